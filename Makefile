@@ -1,0 +1,49 @@
+# The two commands:  make book   make test
+# In an existing environment:  make test PYTHON=python    For a CPU-only PyTorch:  make test TORCH=torch==2.13.0
+# TORCH is any pip requirement, options included, e.g. TORCH="torch --index-url https://download.pytorch.org/whl/cpu"
+
+PYTHON ?= .venv/bin/python
+TORCH ?= torch
+BASE ?= python3
+
+ifeq ($(PYTHON),.venv/bin/python)
+NEW = .venv/bin/python
+endif
+
+.PHONY: book test notebooks references benchmarks clean
+.DEFAULT_GOAL := book
+
+.venv/bin/python:
+	$(BASE) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed, this is ' + sys.version)"
+	$(BASE) -m venv .venv
+
+# Installed again whenever the requirements change; PyTorch first, so that TORCH decides which build is taken.
+STAMP = $(if $(NEW),.venv/.installed,build/.installed)
+$(STAMP): pyproject.toml | $(NEW)
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check $(TORCH)
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --editable ".[book,test,dev]"
+	@mkdir -p $(@D) && touch $@
+
+notebooks: $(STAMP)      ## pair every chapter's .md with the .ipynb that Colab opens
+	$(PYTHON) book/pair.py
+
+book: $(STAMP)           ## run the chapters on the embedded shapes and build the page: book/_build/html/index.html
+	$(PYTHON) book/pair.py
+	$(PYTHON) -m jupyter_book.cli.main clean --all --yes book 2>/dev/null || rm -rf book/_build
+	$(PYTHON) -m jupyter_book.cli.main build book -W -n --keep-going
+	@echo "The book is at book/_build/html/index.html"
+
+test: $(STAMP)           ## everything: style, types, library, chapters, the built page
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy dnet_lib data_prep
+	$(PYTHON) -m pytest
+
+references: $(STAMP)     ## execute the chapters at smoke scale anew and store what nbval and the key numbers compare with
+	$(PYTHON) tests/chapters/make_references.py
+
+benchmarks: $(STAMP)     ## measure, ratios first
+	$(PYTHON) -m pytest tests/benchmarks --benchmark-only
+
+clean:
+	rm -rf .venv build dist book/_build *.egg-info

@@ -1,0 +1,284 @@
+"""Voxel archives: the one file format that `data_prep` writes and `dnet_lib` reads."""
+
+import hashlib
+import json
+import math
+import os
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import numpy as np
+import pooch
+from numpy.typing import NDArray
+
+CATEGORIES = ("bathtub", "bed", "chair", "desk", "dresser", "monitor", "night_stand", "sofa", "table", "toilet")
+KEYS = ("voxels", "labels", "split", "names", "categories", "manifest")
+MANIFEST_KEYS = ("dataset", "resolution", "source", "sha256", "fill_rule", "padding", "version")
+VERSION = 1
+DAMAGE = (  # what readers raise on a damaged file
+    *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, MemoryError, OSError),
+    *(ValueError, TypeError, LookupError, ArithmeticError, RuntimeError),
+)
+MAX_RESOLUTION = 512
+MAX_VOXELS = 1 << 33  # of one file: 1 GiB once packed, twice ModelNet40 at 64^3
+MAX_TEXT = 1 << 26  # bytes of any other array
+
+
+class ArchiveError(ValueError):
+    """A voxel file that cannot be used; the message is one line that names the file and the way out."""
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A set of voxel shapes.
+
+    `packed` (N, ceil(R^3 / 8)) uint8 are the grids, indexed (y, x, z), eight voxels a byte; `labels` (N,) index
+    `CATEGORIES`; `split` (N,) is 'train' or 'test'; `names` (N,); `manifest` says where they come from.
+    """
+
+    packed: NDArray[np.uint8]
+    labels: NDArray[np.integer]
+    split: NDArray[np.str_]
+    names: NDArray[np.str_]
+    manifest: dict[str, Any]
+
+    @property
+    def resolution(self) -> int:
+        return self.manifest["resolution"]
+
+    def grids(self, index: Any = ...) -> NDArray[np.bool_]:
+        """Occupied voxels of the chosen shapes: bool (n, R, R, R)."""
+        return unpack(self.packed[index], self.resolution)
+
+    def counts(self) -> NDArray[np.int64]:
+        """Number of occupied voxels of each shape: (N,)."""
+        parts = np.array_split(self.packed, len(self.packed) // 256 + 1)
+        return np.concatenate([unpack(part, self.resolution).sum((1, 2, 3), np.int64) for part in parts])
+
+
+def pack(voxels: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Grids (N, R, R, R) to eight voxels a byte: (N, ceil(R^3 / 8))."""
+    return np.packbits(voxels.reshape(len(voxels), -1), axis=1)
+
+
+def unpack(packed: NDArray[np.uint8], resolution: int) -> NDArray[np.bool_]:
+    """The inverse of `pack`."""
+    shape = (len(packed), *[resolution] * 3)
+    return np.unpackbits(packed, axis=1, count=resolution**3).view(np.bool_).reshape(shape)
+
+
+def cache_dir() -> Path:
+    """Folder of downloaded and made archives: the environment variable `DNET_CACHE`, or the user's cache folder."""
+    return Path(os.environ.get("DNET_CACHE") or pooch.os_cache("dnet"))
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file beside `path` that takes its place when the block ends well, and disappears when it does not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def write_archive(
+    path: str | os.PathLike[str],
+    voxels: NDArray[Any],
+    labels: Sequence[int] | NDArray[np.integer],
+    split: Sequence[str] | NDArray[np.str_],
+    names: Sequence[str] | NDArray[np.str_],
+    manifest: Mapping[str, Any],
+) -> Archive:
+    """Write a voxel archive, the same bytes for the same shapes; an interrupted write leaves the old file as it was.
+
+    Args:
+        path: where to; folders are made.
+        voxels: bool (N, R, R, R), indexed (y, x, z); or already packed, uint8 (N, ceil(R^3 / 8)).
+        labels, split, names: (N,) each, as in `Archive`.
+        manifest: dataset, source, sha256 of the sources, fill_rule, padding, and resolution if `voxels` are packed.
+
+    Raises:
+        ArchiveError: if the parts do not fit together.
+        OSError: if the file cannot be written.
+    """
+    voxels = np.asarray(voxels)
+    manifest = {"resolution": voxels.shape[-1] if voxels.ndim == 4 else None, "version": VERSION, **manifest}
+    packed = pack(voxels.astype(bool, copy=False)) if voxels.ndim == 4 else voxels
+    archive = Archive(packed, np.asarray(labels, np.int64), np.asarray(split, str), np.asarray(names, str), manifest)
+    manifest["voxels_sha256"] = hashlib.sha256(packed.tobytes()).hexdigest()
+    _check(archive, CATEGORIES, str(path))
+    with replacing(Path(path)) as file:
+        np.savez_compressed(
+            file,
+            voxels=archive.packed,
+            labels=archive.labels,
+            split=archive.split,
+            names=archive.names,
+            categories=np.array(CATEGORIES),
+            manifest=np.array(json.dumps(manifest)),
+        )
+    return archive
+
+
+def read_archive(path: str | os.PathLike[str]) -> Archive:
+    """Read and check a voxel archive.
+
+    Raises:
+        ArchiveError: if the file is truncated, damaged, hostile, or not a voxel archive.
+        OSError: if there is no such file.
+    """
+    with open_npz(path) as arrays:
+        if missing := set(KEYS) - arrays.keys():
+            raise ArchiveError(
+                f"{path}: not a voxel archive: no {', '.join(sorted(missing))}; "
+                "for other people's voxel files use `dnet-data import`"
+            )
+        parts = {key: arrays[key].read(MAX_VOXELS // 8 if key == "voxels" else MAX_TEXT) for key in KEYS}
+    try:
+        manifest = json.loads(str(parts["manifest"]))
+    except ValueError:
+        raise ArchiveError(f"{path}: its manifest is not JSON: make the archive again") from None
+    if not isinstance(manifest, dict):
+        raise ArchiveError(f"{path}: its manifest is not a JSON object: make the archive again")
+    archive = Archive(parts["voxels"], parts["labels"], parts["split"], parts["names"], manifest)
+    _check(archive, parts["categories"].tolist(), str(path))
+    digest = hashlib.sha256(archive.packed.tobytes()).hexdigest()
+    if manifest.get("voxels_sha256", digest) != digest:
+        raise ArchiveError(f"{path}: its shapes are not those its manifest names: make the archive again")
+    return archive
+
+
+def _check(archive: Archive, categories: Sequence[str], path: str) -> None:
+    """Refuse an archive whose parts do not fit together."""
+    n, manifest = len(archive.packed) if archive.packed.ndim else 0, archive.manifest
+    resolution = manifest.get("resolution")
+    problem = None
+    if missing := [key for key in MANIFEST_KEYS if key not in manifest]:
+        problem = f"its manifest lacks {', '.join(missing)}"
+    elif not isinstance(manifest["version"], int) or manifest["version"] > VERSION:
+        problem = f"it has version {manifest['version']}, this program reads {VERSION}: update the project"
+    elif type(resolution) is not int or not 1 <= resolution <= MAX_RESOLUTION:
+        problem = f"its resolution is {resolution!r}, not a number from 1 to {MAX_RESOLUTION}"
+    elif archive.packed.dtype != np.uint8 or archive.packed.shape != (n, (resolution**3 + 7) // 8):
+        problem = (
+            f"its voxels are {archive.packed.dtype} {archive.packed.shape}, "
+            f"not uint8 (N, {(resolution**3 + 7) // 8}) for {resolution}^3"
+        )
+    elif list(categories) != list(CATEGORIES):
+        problem = f"its categories are {list(categories)[:10]}, not {' '.join(CATEGORIES)}"
+    elif any(part.shape != (n,) for part in (archive.labels, archive.split, archive.names)):
+        problem = f"it has {n} shapes, but labels, split or names of another length"
+    elif archive.labels.dtype.kind not in "iu" or archive.split.dtype.kind != "U" or archive.names.dtype.kind != "U":
+        problem = "its labels are not integers, or its split or names not text"
+    elif n and not 0 <= archive.labels.min() <= archive.labels.max() < len(CATEGORIES):
+        problem = f"its labels run from {archive.labels.min()} to {archive.labels.max()}, not within 0 to 9"
+    elif other := set(archive.split.tolist()) - {"train", "test"}:
+        problem = f"its split has {sorted(other)[:3]}, not only 'train' and 'test'"
+    if problem:
+        raise ArchiveError(f"{path}: not a good voxel archive: {problem}")
+
+
+@dataclass(frozen=True)
+class StoredArray:
+    """An array in an `.npy` or `.npz` file that has not been read yet; its header is known and its size plausible."""
+
+    name: str
+    open: Callable[[], IO[bytes]]  # a stream at the first byte after the header
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    order: Literal["C", "F"]
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def blocks(self, rows: int) -> Iterator[NDArray[Any]]:
+        """The array, `rows` at a time along its first axis."""
+        if self.order == "F":
+            yield self.read(MAX_VOXELS // 8)
+            return
+        with self.open() as stream:
+            for start in range(0, self.shape[0], rows):
+                yield self._take(stream, (min(rows, self.shape[0] - start), *self.shape[1:]))
+
+    def read(self, limit: int = MAX_TEXT) -> NDArray[Any]:
+        """The whole array, unless it is larger than `limit` bytes."""
+        if self.nbytes > limit:
+            raise ArchiveError(f"{self.name}: claims the shape {self.shape}, more than {limit:,} bytes")
+        with self.open() as stream:
+            return self._take(stream, self.shape)
+
+    def _take(self, stream: IO[bytes], shape: tuple[int, ...]) -> NDArray[Any]:
+        size = math.prod(shape) * self.dtype.itemsize
+        data = stream.read(size)
+        if len(data) < size:
+            raise ArchiveError(f"{self.name}: truncated: fetch or make it again")
+        return np.ndarray(shape, self.dtype, data, order=self.order)
+
+
+def stored_array(name: str, opener: Callable[[], IO[bytes]], size: int) -> StoredArray:
+    """Read the header of an array file of `size` bytes; refuse what cannot be true or safe before it takes memory."""
+    with opener() as stream:
+        version = np.lib.format.read_magic(stream)
+        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = header(stream)
+        skip = stream.tell()
+    if dtype.hasobject:
+        raise ArchiveError(f"{name}: holds pickled Python objects, which are never loaded: save it as plain numbers")
+
+    def at_data() -> IO[bytes]:
+        stream = opener()
+        stream.read(skip)
+        return stream
+
+    array = StoredArray(name, at_data, shape, dtype, "F" if fortran else "C")
+    if min(shape, default=0) < 0 or math.prod(shape) > MAX_VOXELS:
+        raise ArchiveError(f"{name}: claims the shape {shape}, more than {MAX_VOXELS:,} values: split the file")
+    if array.nbytes != size - skip:
+        raise ArchiveError(f"{name}: claims {array.nbytes:,} bytes but holds {size - skip:,}: fetch or make it again")
+    return array
+
+
+@contextmanager
+def open_npz(path: str | os.PathLike[str]) -> Iterator[dict[str, StoredArray]]:
+    """The arrays of an `.npz`, unread; whatever is wrong with the file becomes one `ArchiveError` that names it."""
+    with naming(path), zipfile.ZipFile(path) as file:
+        arrays = {}
+        for info in file.infolist():
+            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise ArchiveError(f"{path}: compressed in a way numpy does not use: save it again")
+            key = info.filename.removesuffix(".npy")
+            arrays[key] = stored_array(f"{path}: {key}", partial(file.open, info), info.file_size)
+        yield arrays
+
+
+@contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn what a damaged file makes its reader raise into one `ArchiveError` with the file's name."""
+    try:
+        yield
+    except (ArchiveError, FileNotFoundError, PermissionError, IsADirectoryError):
+        raise
+    except DAMAGE as error:
+        raise ArchiveError(
+            f"{path}: truncated, damaged or of another kind ({error}): fetch or make it again"
+        ) from error

@@ -1,0 +1,34 @@
+"""What a chain must keep: linear projectors applied to the increment of every Langevin step (sections 3, 6.2, 6.3).
+
+A projection is a function delta -> P delta with P symmetric and P P = P. The sampler adds P delta instead of delta, so
+what P removes never changes: the chain samples the distribution conditioned on it.
+"""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from dnet_lib.voxels import ShapeError, down_scale, up_scale
+
+Projection = Callable[[Tensor], Tensor]
+
+
+def hidden_voxels(hidden: Tensor) -> Projection:
+    """Only hidden voxels may move: delta -> hidden * delta (recovery, Algorithm 4).
+
+    `hidden` is boolean, True where a voxel is hidden, of the shapes' size or broadcastable to it.
+    """
+    if hidden.dtype.is_floating_point or hidden.dtype.is_complex:
+        raise ShapeError(f"`hidden` must be a boolean mask, True where a voxel may move, not {hidden.dtype}")
+    hidden = hidden.bool()
+    return lambda delta: delta * hidden.to(delta.device)
+
+
+def missing_detail(scale: int) -> Projection:
+    """Only detail below the low resolution may move: delta -> (I - C^- C) delta (super-resolution, Algorithm 5).
+
+    C averages blocks of scale^3 voxels (`down_scale`), C^- expands them (`up_scale`).
+    """
+    if scale < 1:
+        raise ShapeError(f"scale must be a positive whole number, not {scale}")
+    return lambda delta: delta - up_scale(down_scale(delta, scale), scale)

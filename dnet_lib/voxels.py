@@ -1,0 +1,89 @@
+"""Plain operations on voxel grids: scaling, thresholding, centring, corruption.
+
+A batch of shapes is a float tensor of shape (N, 1, R, R, R). *Occupancy* lies in [0, 1]; *centred* shapes have the
+training set's scalar voxel mean subtracted. The axes are (y, x, z) of 3D ShapeNets: the last one points up.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class ShapeError(ValueError):
+    """A batch of shapes that is not what was asked for; the message names what is wrong and what is expected."""
+
+
+def check_shapes(y: Tensor, *, name: str = "shapes", resolution: int | None = None) -> Tensor:
+    """Return `y` if it is a batch of cubic grids (N, 1, R, R, R) of finite floats, else raise `ShapeError`."""
+    if not isinstance(y, Tensor) or not y.is_floating_point():
+        kind = y.dtype if isinstance(y, Tensor) else type(y).__name__
+        raise ShapeError(f"{name} must be a float tensor (N, 1, R, R, R), not {kind}: convert with .float()")
+    if y.ndim != 5 or y.shape[1] != 1 or not y.shape[2] == y.shape[3] == y.shape[4]:
+        raise ShapeError(f"{name} must have shape (N, 1, R, R, R), not {tuple(y.shape)}")
+    if y.shape[0] == 0 or y.shape[2] == 0:
+        raise ShapeError(f"{name} is empty: {tuple(y.shape)}")
+    if resolution is not None and y.shape[2] != resolution:
+        raise ShapeError(f"{name} must be {resolution}^3 voxels, not {y.shape[2]}^3")
+    if not bool(torch.isfinite(y).all()):
+        raise ShapeError(f"{name} contains NaN or infinite voxels")
+    return y
+
+
+def down_scale(y: Tensor, scale: int) -> Tensor:
+    """The low-resolution version C Y: each block of scale^3 voxels becomes its mean.
+
+    (N, 1, R, R, R) -> (N, 1, R/scale, R/scale, R/scale). Section 4.2 and 6.3 of the paper.
+    """
+    if y.shape[-1] % scale:
+        raise ShapeError(f"a grid of {y.shape[-1]}^3 voxels cannot be cut into blocks of {scale}^3")
+    return F.avg_pool3d(y, scale)
+
+
+def up_scale(y: Tensor, scale: int) -> Tensor:
+    """The pseudo-inverse of `down_scale`: each voxel is expanded into a block of scale^3 equal ones."""
+    for axis in (2, 3, 4):
+        y = y.repeat_interleave(scale, dim=axis)
+    return y
+
+
+def coarsen(occupancy: Tensor, scale: int, *, filled: float = 0.25) -> Tensor:
+    """A binary shape at a lower resolution: a block is filled when at least the share `filled` of its voxels is.
+
+    A quarter (the default) keeps one-voxel panels and the legs of chairs, which a plain half would lose.
+    """
+    return (down_scale(occupancy, scale) >= filled - 1e-6).to(occupancy.dtype)
+
+
+def pad(y: Tensor, width: int) -> Tensor:
+    """Surround a shape with `width` empty voxels on every side (occupancy)."""
+    return F.pad(y, (width,) * 6)
+
+
+def threshold(occupancy: Tensor, level: float = 0.5) -> Tensor:
+    """Binary occupancy: 1 where a voxel exceeds `level` (section 6.1: 0.5), else 0."""
+    return (occupancy > level).to(occupancy.dtype)
+
+
+def centre(occupancy: Tensor, mean: float) -> Tensor:
+    """Centred shapes: the training set's scalar voxel mean is subtracted. `uncentre` is the inverse."""
+    return occupancy - mean
+
+
+def uncentre(centred: Tensor, mean: float) -> Tensor:
+    """Occupancy of centred shapes; it may lie slightly outside [0, 1] when the shapes were sampled."""
+    return centred + mean
+
+
+def corrupt(
+    y: Tensor, share: float, *, fill: float = 0.0, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    """Hide a random share of the voxels of each shape (section 6.2).
+
+    Returns the corrupted shapes, hidden voxels set to `fill`, and the boolean mask `hidden` (N, 1, R, R, R) that is
+    True where a voxel is hidden. Exactly round(share * R^3) voxels of each shape are hidden.
+    """
+    if not 0 <= share <= 1:
+        raise ShapeError(f"the share of hidden voxels must lie in [0, 1], not {share}")
+    order = torch.rand(y.shape[0], y[0].numel(), generator=generator, device=y.device).argsort(dim=1)
+    hidden = (order < round(share * y[0].numel())).view(y.shape)
+    return torch.where(hidden, torch.full_like(y, fill), y), hidden
