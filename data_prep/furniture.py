@@ -1,58 +1,58 @@
 """Procedural furniture: the ten categories of ModelNet10 as parametric solids, drawn at any resolution from a seed.
 
 A solid answers one question, "is this point inside?", and combines with `|`, `&` and `-`. A category is a function that
-throws the dice for every measure first and returns a solid in metres; only then is the solid tested at the centres of a
-grid's cells. The same seed therefore gives the same piece of furniture at 16^3, 32^3 and 64^3. Parts thinner than a cell
-are drawn one cell thick, so that a thin leg never vanishes.
+throws the dice for every measure and returns a solid in metres; only then are the centres of a grid's cells tested. So
+one seed gives one piece of furniture, at 16^3, 32^3 and 64^3 alike. What is thinner than a cell is drawn one cell
+thick: no grid loses a leg. Inside this module a piece stands on z = 0 and faces -y, with x across.
 
-Inside this module a piece stands on z = 0 and faces -y, with x across; lengths are in metres. Only additions, products
-and quotients of numbers rounded to 1/1024 decide what is inside, so that every platform draws the same voxels.
+Dice are rounded to 1/1024 and only sums, products and quotients decide what is inside: every platform draws the same.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from itertools import pairwise
 from operator import or_
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-
-CATEGORIES = ("bathtub", "bed", "chair", "desk", "dresser", "monitor", "night_stand", "sofa", "table", "toilet")
-FACING_Y = ("bed", "chair", "toilet")  # these face -y in ModelNet10, the others -x
-SMALLEST = 12  # cells a side below which legs and gaps run together
+from tqdm import tqdm
 
 T = TypeVar("T")
-Point = tuple[float, float, float]
-Span = float | tuple[float, float]  # an interval; a number a is (-a, a)
-SHARP, ROUND, SOFT = 0, 2, 4  # cross-sections: a box, an ellipse, the superellipse |u|^4 + |v|^4 <= 1 between them
+Field = NDArray[np.bool_]
+Array = NDArray[np.float64]
+Span = float | tuple[float, float]  # an interval; a number a stands for (-a, a)
+SHARP, ROUND, SOFT = 0, 2, 4  # sections: a rectangle, an ellipse, and |u|^4 + |v|^4 <= 1 between the two
+FACING_Y = ("bed", "chair", "toilet")  # these face -y in ModelNet10, the others -x
+SMALLEST = 12  # cells a side; on smaller grids legs and gaps run together
 
 
 class Grid(NamedTuple):
-    """Cell centres as three axes that broadcast against one another, and the sides of a cell, in metres."""
+    """Cell centres, as three axes that broadcast against one another, and the sides of a cell."""
 
-    axes: tuple[NDArray[np.float64], ...]
-    step: tuple[float, ...]
+    axes: tuple[Array, ...]
+    step: Array
 
 
 @dataclass(frozen=True)
 class Solid:
-    """A set of points, `inside`, and a box from `lo` to `hi` that holds it."""
+    """A set of points, as a test of cell centres, inside the box from `lo` to `hi`."""
 
-    inside: Callable[[Grid], NDArray[np.bool_]]
-    lo: Point
-    hi: Point
+    inside: Callable[[Grid], Field]
+    lo: Array
+    hi: Array
 
     def __or__(self, other: Solid) -> Solid:
-        lo, hi = map(min, self.lo, other.lo), map(max, self.hi, other.hi)
-        return Solid(lambda g: self.inside(g) | other.inside(g), _point(lo), _point(hi))
+        lo, hi = np.minimum(self.lo, other.lo), np.maximum(self.hi, other.hi)
+        return Solid(lambda g: self.inside(g) | other.inside(g), lo, hi)
 
     def __and__(self, other: Solid) -> Solid:
-        lo, hi = map(max, self.lo, other.lo), map(min, self.hi, other.hi)
-        return Solid(lambda g: self.inside(g) & other.inside(g), _point(lo), _point(hi))
+        lo, hi = np.maximum(self.lo, other.lo), np.minimum(self.hi, other.hi)
+        return Solid(lambda g: self.inside(g) & other.inside(g), lo, hi)
 
     def __sub__(self, other: Solid) -> Solid:
         return Solid(lambda g: self.inside(g) & ~other.inside(g), self.lo, self.hi)
@@ -60,12 +60,12 @@ class Solid:
 
 @dataclass(frozen=True)
 class Dice:
-    """The random choices of one piece of furniture; measures are rounded to 1/1024 of a metre."""
+    """The random choices of one piece of furniture."""
 
     rng: np.random.Generator
 
     def __call__(self, low: float, high: float) -> float:
-        return _grid_point(low + (high - low) * self.rng.random())
+        return rounded(low + (high - low) * self.rng.random())
 
     def pick(self, *options: T) -> T:
         return options[int(self.rng.random() * len(options))]
@@ -74,92 +74,9 @@ class Dice:
         return bool(self.rng.random() < probability)
 
 
-def _grid_point(value: float) -> float:
-    return round(value * 1024) / 1024
-
-
-def _point(values: Iterable[float]) -> Point:
-    x, y, z = values
-    return x, y, z
-
-
-def _within(offsets: list[NDArray[np.float64]], power: int) -> NDArray[np.bool_]:
-    if power == SHARP:
-        return reduce(np.logical_and, (np.abs(u) <= 1 for u in offsets))
-    squares = [u * u for u in offsets]
-    return sum(s * s if power == SOFT else s for s in squares) <= 1  # type: ignore[return-value]
-
-
-def box(x: Span, y: Span, z: Span, power: int = SHARP) -> Solid:
-    """A box, a rounded box (SOFT) or an ellipsoid (ROUND) that fills three intervals."""
-    spans = [s if isinstance(s, tuple) else (-s, s) for s in (x, y, z)]
-    thinnest = 0.75 if power else 0.5
-
-    def inside(g: Grid) -> NDArray[np.bool_]:
-        halves = [max((b - a) / 2, thinnest * step) for (a, b), step in zip(spans, g.step, strict=True)]
-        return _within([(c - (a + b) / 2) / r for c, (a, b), r in zip(g.axes, spans, halves, strict=True)], power)
-
-    return Solid(inside, _point(s[0] for s in spans), _point(s[1] for s in spans))
-
-
-def limb(
-    p: Point, q: Point, half: Span, end: Span | None = None, power: int = SHARP, inset: float | None = None
-) -> Solid:
-    """A bar from p to q whose cross-section, normal to its longest axis, has half-widths `half` at p and `end` at q.
-
-    A pair gives the half-widths along the two other axes in order. With `inset` the section is drawn in by that much,
-    and by at least a cell: subtracting it from the same limb leaves a wall that no grid is too coarse for.
-    """
-    along = max(range(3), key=lambda k: abs(q[k] - p[k]))
-    others = [k for k in range(3) if k != along]
-    start = half if isinstance(half, tuple) else (half, half)
-    stop = start if end is None else end if isinstance(end, tuple) else (end, end)
-
-    def inside(g: Grid) -> NDArray[np.bool_]:
-        reach = max(abs(q[along] - p[along]), g.step[along]) / 2
-        t = np.clip((g.axes[along] - p[along]) / (q[along] - p[along]), 0, 1)
-        offsets = []
-        for k, a, b in zip(others, start, stop, strict=True):
-            width = a + (b - a) * t
-            if inset is None:
-                width = np.maximum(width, g.step[k] * (0.72 if power else 0.5))
-            else:
-                width = np.maximum(width - max(inset, 1.1 * g.step[k]), 1e-6)
-            offsets.append((g.axes[k] - (p[k] + (q[k] - p[k]) * t)) / width)
-        return (np.abs(g.axes[along] - (p[along] + q[along]) / 2) <= reach) & _within(offsets, power)
-
-    lo, hi = [min(ends) for ends in zip(p, q, strict=True)], [max(ends) for ends in zip(p, q, strict=True)]
-    for k, a, b in zip(others, start, stop, strict=True):
-        lo[k], hi[k] = min(p[k] - a, q[k] - b), max(p[k] + a, q[k] + b)
-    return Solid(inside, _point(lo), _point(hi))
-
-
-def column(
-    at: tuple[float, float], z: tuple[float, float], half: Span, end: Span | None = None, power: int = ROUND
-) -> Solid:
-    """An upright limb over the point `at`: a disc, a cylinder, a cone, a tapered bowl."""
-    return limb((*at, z[0]), (*at, z[1]), half, end, power)
-
-
-def mirror(solid: Solid, axis: int = 0) -> Solid:
-    """The reflection of a solid in the plane where `axis` is 0."""
-    sign = [-1 if k == axis else 1 for k in range(3)]
-    ends = [sorted((s * a, s * b)) for s, a, b in zip(sign, solid.lo, solid.hi, strict=True)]
-
-    def inside(g: Grid) -> NDArray[np.bool_]:
-        return solid.inside(Grid(tuple(s * c for s, c in zip(sign, g.axes, strict=True)), g.step))
-
-    return Solid(inside, _point(e[0] for e in ends), _point(e[1] for e in ends))
-
-
-def both(solid: Solid, axis: int = 0) -> Solid:
-    """A solid and its reflection: the left and the right arm."""
-    return solid | mirror(solid, axis)
-
-
-def join(solids: Iterable[Solid]) -> Solid:
-    """The union of many solids."""
-    return reduce(or_, solids)
+def rounded(length: float) -> float:
+    """A length to the nearest 1/1024."""
+    return round(length * 1024) / 1024
 
 
 def spaced(low: float, high: float, count: int) -> list[float]:
@@ -167,237 +84,294 @@ def spaced(low: float, high: float, count: int) -> list[float]:
     return [low + (high - low) * (k + 0.5) / count for k in range(count)]
 
 
-def turned(at: tuple[float, float], height: float, *radii: float) -> Solid:
-    """A lathe-turned post: cones between radii at equal heights."""
-    n = len(radii) - 1
-    return join(
-        column(at, (height * k / n, height * (k + 1) / n), radii[k], radii[k + 1]) for k in range(n)
-    )
+def _within(offsets: Iterable[Array], section: int) -> Field:
+    if section == SHARP:
+        return reduce(np.logical_and, (np.abs(u) <= 1 for u in offsets))
+    squares = [u * u for u in offsets]
+    return reduce(np.add, [s * s for s in squares] if section == SOFT else squares) <= 1
 
 
-def star(arms: int, reach: float, low: float, high: float, half: float) -> Solid:
-    """Arms that run down and out from an axis to feet on the floor."""
-    corners = [(math.cos(a), math.sin(a)) for a in (math.tau * (k + 0.25) / arms for k in range(arms))]
-    feet = [(_grid_point(reach * c), _grid_point(reach * s)) for c, s in corners]
-    return join(limb((0, 0, high), (*f, low + half), half) | column(f, (0, low + 2 * half), half) for f in feet)
+def box(x: Span, y: Span, z: Span, section: int = SHARP) -> Solid:
+    """A box, a rounded box (SOFT) or an ellipsoid (ROUND) that fills three intervals."""
+    lo, hi = np.transpose([s if isinstance(s, tuple) else (-s, s) for s in (x, y, z)])
+
+    def inside(g: Grid) -> Field:
+        half = np.maximum((hi - lo) / 2, g.step * (0.75 if section else 0.5))
+        return _within(((c - m) / h for c, m, h in zip(g.axes, (lo + hi) / 2, half, strict=True)), section)
+
+    return Solid(inside, lo, hi)
 
 
-def legs(d: Dice, x: float, y: float, top: float, half: float, style: str) -> Solid:
-    """Four legs under the corners (+-x, +-y): straight, tapered, splayed or turned."""
-    out = d(0.04, 0.14) * top
-    leg = {
-        "straight": limb((x, y, 0), (x, y, top), half),
-        "tapered": limb((x, y, 0), (x, y, top), 0.5 * half, 1.2 * half),
-        "splayed": limb((x + out, y + out, 0), (x - half, y - half, top), 0.6 * half, half, ROUND),
-        "turned": turned((x, y), top, *(half * r for r in (0.8, 0.8, 1.4, 1, 1.3, 1.3))),
-    }[style]
-    return both(both(leg), 1)
+def limb(
+    start: Sequence[float], stop: Sequence[float], half: Span, end: Span | None = None, section: int = SHARP,
+    inset: float | None = None,
+) -> Solid:  # fmt: skip
+    """A bar between two points, its section (normal to its longest axis) of half-widths `half` that become `end`.
+
+    With `inset` the section is drawn in by so much, and by a cell at least: a limb less its inset is always a wall.
+    """
+    p, q = np.array(start, float), np.array(stop, float)
+    along = int(np.argmax(np.abs(q - p)))
+    a, b = (np.insert(np.broadcast_to(h, 2).astype(float), along, 0) for h in (half, half if end is None else end))
+
+    def inside(g: Grid) -> Field:
+        t, offsets = np.clip((g.axes[along] - p[along]) / (q[along] - p[along]), 0, 1), []
+        for k in {0, 1, 2} - {along}:
+            width = a[k] + (b[k] - a[k]) * t
+            if inset is None:
+                width = np.maximum(width, g.step[k] * (0.72 if section else 0.5))
+            else:
+                width = np.maximum(width - max(inset, 1.1 * g.step[k]), 1e-6)
+            offsets.append((g.axes[k] - (p[k] + (q[k] - p[k]) * t)) / width)
+        reach = max(abs(q[along] - p[along]), g.step[along]) / 2
+        return (np.abs(g.axes[along] - (p[along] + q[along]) / 2) <= reach) & _within(offsets, section)
+
+    return Solid(inside, np.minimum(p - a, q - b), np.maximum(p + a, q + b))
+
+
+def disc(z: tuple[float, float], half: Span, section: int = ROUND, inset: float | None = None) -> Solid:
+    """A slab, a drum or a post on the z axis."""
+    return limb((0, 0, z[0]), (0, 0, z[1]), half, None, section, inset)
+
+
+def arch(x: float, y: tuple[float, float], z: tuple[float, float], rise: float) -> Solid:
+    """An upright panel whose top is half an ellipse of height `rise`."""
+    crown = z[1] - rise
+    return box(x, y, (z[0], crown)) | limb((0, y[0], crown), (0, y[1], crown), (x, rise), section=ROUND)
+
+
+def join(parts: Iterable[Solid]) -> Solid:
+    """The union of parts."""
+    return reduce(or_, parts)
+
+
+def mirror(solid: Solid, axis: int = 0) -> Solid:
+    """The reflection of a solid in the plane where the axis is 0."""
+    sign = np.where(np.arange(3) == axis, -1.0, 1.0)
+    lo, hi = np.sort([sign * solid.lo, sign * solid.hi], axis=0)
+    return Solid(lambda g: solid.inside(Grid(tuple(s * c for s, c in zip(sign, g.axes, strict=True)), g.step)), lo, hi)
+
+
+def pair(*parts: Solid) -> Solid:
+    """Parts and their reflections: right and left."""
+    return join(parts) | mirror(join(parts))
+
+
+def four(*parts: Solid) -> Solid:
+    """Parts at all four corners."""
+    return pair(*parts) | mirror(pair(*parts), 1)
+
+
+def lean(solid: Solid, slope: float, z: float) -> Solid:
+    """A solid that leans back above the height z: y grows by `slope` times the height."""
+    shift = [np.array([0, slope * (end[2] - z), 0]) for end in (solid.lo, solid.hi)]
+
+    def inside(g: Grid) -> Field:
+        x, y, up = g.axes
+        return solid.inside(Grid((x, y - slope * (up - z), up), g.step))
+
+    return Solid(inside, solid.lo + shift[0], solid.hi + shift[1])
+
+
+def legs(d: Dice, x: float, y: float, top: float, half: float, *styles: str) -> Solid:
+    """Four legs under the corners (+-x, +-y), straight, tapered, splayed or turned; bracket feet; a plinth."""
+    style, out = d.pick(*styles), d(0.04, 0.14) * top
+    if style == "plinth":
+        return box(x, y, (0, top))
+    if style == "bracket":
+        return four(box((x - 3 * half, x + half), (y - 3 * half, y + half), (0, top)))
+    if style == "turned":
+        return four(turned(x, y, top, *(half * r for r in (0.8, 0.8, 1.4, 1, 1.3, 1.3))))
+    if style == "splayed":
+        return four(limb((x + out, y + out, 0), (x - half, y - half, top), 0.6 * half, half, ROUND))
+    return four(limb((x, y, 0), (x, y, top), (0.5 if style == "tapered" else 1) * half, half))
+
+
+def turned(x: float, y: float, top: float, *radii: float) -> Solid:
+    """A post turned on a lathe: cones between radii at equal heights."""
+    z = [top * k / (len(radii) - 1) for k in range(len(radii))]
+    cones = zip(pairwise(z), pairwise(radii), strict=True)
+    return join(limb((x, y, low), (x, y, high), a, b, ROUND) for (low, high), (a, b) in cones)
+
+
+def star(arms: int, reach: float, high: float, half: float) -> Solid:
+    """Arms that run from a hub at height `high` out and down to feet on the floor."""
+    turns = [math.tau * (k + 0.25) / arms for k in range(arms)]
+    feet = [(rounded(reach * math.cos(a)), rounded(reach * math.sin(a))) for a in turns]
+    return join(limb((0, 0, high), (*f, half), half) | limb((*f, 0), (*f, 2 * half), half) for f in feet)
 
 
 def pedestal(d: Dice, top: float, reach: float) -> Solid:
-    """One central support: a disc, a plate, a turned baluster or a star of three to five feet."""
-    thin = d(0.12, 0.22) * reach
-    foot = d.pick("disc", "plate", "baluster", "star", "trumpet")
+    """One support in the middle: a post on a disc or a plate, a baluster, a trumpet, a star of three to five feet."""
+    thin, foot = d(0.12, 0.22) * reach, d.pick("disc", "plate", "baluster", "trumpet", "star")
     if foot == "star":
-        return star(d.pick(3, 4, 5), reach, 0, d(0.1, 0.35) * top, 0.7 * thin) | column((0, 0), (0.05 * top, top), thin)
-    if foot == "baluster":
-        return column((0, 0), (0, 0.06 * top), reach) | turned((0, 0), top, *(thin * r for r in (2.5, 1, 2, 1.6, 1, 1.6)))
+        return star(d.pick(3, 4, 5), reach, d(0.1, 0.35) * top, 0.7 * thin) | disc((0.05 * top, top), thin)
     if foot == "trumpet":
-        return turned((0, 0), top, reach, 0.35 * reach, thin, thin, 1.5 * thin)
-    base = column((0, 0), (0, d(0.04, 0.09) * top), reach, power=ROUND if foot == "disc" else SHARP)
-    return base | column((0, 0), (0, top), thin, power=ROUND if foot == "disc" else SHARP)
+        return turned(0, 0, top, reach, 0.35 * reach, thin, thin, 1.5 * thin)
+    profile = (2.5, 1, 2, 1.6, 1, 1.6) if foot == "baluster" else (1, 1)
+    base = disc((0, d(0.04, 0.09) * top), reach, SHARP if foot == "plate" else ROUND)
+    return base | turned(0, 0, top, *(thin * r for r in profile))
 
 
-def arch(x: float, y: Span, z: tuple[float, float], rise: float) -> Solid:
-    """An upright panel whose top is half an ellipse of height `rise`."""
-    y0, y1 = y if isinstance(y, tuple) else (-y, y)
-    crown = z[1] - rise
-    return box(x, y, (z[0], crown)) | limb((0, y0, crown), (0, y1, crown), (x, rise), power=ROUND)
+def shelves(x: float, y: tuple[float, float], z: tuple[float, float], count: int, board: float) -> Solid:
+    """An open case with `count` compartments one above the other."""
+    levels = [z[0] + (z[1] - z[0] - board) * k / count for k in range(count + 1)]
+    case = pair(box((x - board, x), y, z)) | box(x, (y[1] - board, y[1]), z)
+    return case | join(box(x, y, (level, level + board)) for level in levels)
 
 
-def shelves(x: float, y: Span, z: tuple[float, float], count: int, board: float) -> Solid:
-    """An open case: sides, back, top and bottom, with `count` compartments one above the other."""
-    y0, y1 = y if isinstance(y, tuple) else (-y, y)
-    levels = [z[0] + board / 2 + (z[1] - z[0] - board) * k / count for k in range(count + 1)]
-    flats = [box(x, y, (level - board / 2, level + board / 2)) for level in levels]
-    return both(box((x - board, x), y, z)) | box(x, (y1 - board, y1), z) | join(flats)
-
-
-def fronts(d: Dice, body: Solid, x: Span, z: tuple[float, float], face: float, rows: int, cols: int) -> Solid:
-    """A body with drawers, or doors where there is one row, on its face at y = `face`: grooves and handles."""
-    x0, x1 = x if isinstance(x, tuple) else (-x, x)
-    (z0, z1), deep = z, 0.045 * max(b - a for a, b in zip(body.lo, body.hi, strict=True))
+def fronts(d: Dice, body: Solid, x: Span, z: tuple[float, float], face: float, rows: int, cols: int = 1) -> Solid:
+    """A body with drawers (doors, where there is one row) at y = `face`: grooves between them, and handles or none."""
+    (x0, x1), deep = x if isinstance(x, tuple) else (-x, x), rounded(0.045 * max(body.hi - body.lo))
+    wide, high, cut = (x1 - x0) / cols, (z[1] - z[0]) / rows, (face - deep, face + deep)
     for k in range(1, rows):
-        body -= box((x0, x1), (face - deep, face + deep), (z0 + (z1 - z0) * k / rows,) * 2)
+        body -= box((x0, x1), cut, (z[0] + high * k,) * 2)
     for k in range(1, cols):
-        body -= box((x0 + (x1 - x0) * k / cols,) * 2, (face - deep, face + deep), z)
-    wide, high = (x1 - x0) / cols, (z1 - z0) / rows
-    door = rows == 1
-    w, h = (0.0, 0.16 * high) if door else d.pick((0.0, 0.0), (0.28 * wide, 0.0), (0.12 * wide, 0.12 * high))
+        body -= box((x0 + wide * k,) * 2, cut, z)
+    w, h = d.pick((0.0, 0.0), (0.28, 0.0), (0.12, 0.12)) if rows > 1 else (0.0, 0.16)
     if d.odds(0.2):
         return body
-    for k, cx in enumerate(spaced(x0, x1, cols)):
-        at = cx + (0.32 * wide if k % 2 == 0 else -0.32 * wide) * door
-        body |= join(box((at - w, at + w), (face - deep, face + deep), (c - h, c + h)) for c in spaced(z0, z1, rows))
+    for k, c in enumerate(spaced(x0, x1, cols)):
+        at = c if rows > 1 else c + (-0.32 if k % 2 else 0.32) * wide
+        grip = (at - w * wide, at + w * wide)
+        body |= join(box(grip, cut, (c - h * high, c + h * high)) for c in spaced(*z, rows))
     return body
 
 
 def bathtub(d: Dice) -> Solid:
-    """Boxed with a square, soft or oval basin, or free-standing on the floor, claw feet or a plinth; rim, slope, tap."""
-    x, y, top = d(0.72, 0.92), d(0.34, 0.48), d(0.46, 0.66)
-    kind, wall, floor = d.pick("boxed", "boxed", "oval", "claw", "plinth"), d(0.05, 0.08), d(0.08, 0.16)
-    section, slope, rise, lift = d.pick(ROUND, SOFT), d(0.7, 0.95), d.pick(0, 0, d(0.12, 0.25)), 0.0
-    if kind == "boxed":
-        section, rise, shelf, lip = d.pick(SHARP, SOFT, ROUND), 0, d(0, 0.2), d.pick(0, 0.07)
+    """Boxed with a square, soft or oval basin, or free-standing on the floor, claws or a plinth; slipper, rim, tap."""
+    x, y, top, slope, shelf = d(0.72, 0.92), d(0.34, 0.48), d(0.46, 0.66), d(0.7, 0.95), d(0, 0.1)
+    wall, floor, lip, foot, rise = d(0.05, 0.08), d(0.08, 0.16), d.pick(0, 0.06), "box", 0.0
+    if d.odds(0.4):
+        section, low = d.pick(SHARP, SOFT, ROUND), 0.0
         tub = box(x, y, (0, top)) | box(x + lip, y + lip, (0.78 * top, top))
-        middle, long = -shelf / 2, x - shelf / 2
     else:
-        lift, middle, long = 0 if kind == "oval" else d(0.1, 0.18), 0, x
-        tub = limb((0, 0, lift), (0, 0, top), (slope * x, slope * y), (x, y), section)
-        if not rise and d.odds(0.6):  # a rolled rim
-            tub |= limb((0, 0, top - 0.05), (0, 0, top), (x + 0.05, y + 0.05), power=section)
-    if rise:  # a slipper: one end rises
-        tub |= column((0, 0), (top, top + rise), (x, y), power=section)
+        section, foot, shelf = d.pick(ROUND, SOFT), d.pick("floor", "claws", "plinth"), 0.0
+        rise, low = d.pick(0, 0, d(0.12, 0.25)), 0 if foot == "floor" else d(0.1, 0.18)
+        tub = limb((0, 0, low), (0, 0, top), (slope * x, slope * y), (x, y), section)
+        tub |= disc((top - 0.05, top), (x + lip, y + lip), section)
+    if rise:  # a slipper: one end stands higher
+        tub |= disc((top, top + rise), (x, y), section) - disc((top, top + rise), (x, y), section, inset=wall)
         tub -= limb((x, 0, top + 0.5), (-x, 0, top + rise + 0.5), (y, 0.5))
-        tub -= limb((0, 0, top), (0, 0, top + rise + 0.1), (x, y), power=section, inset=wall)
-    hollow = ((slope * long, slope * y), (long, y), section, wall)
-    tub -= limb((middle, 0, lift + floor), (middle, 0, top + 0.02), *hollow)
-    if kind == "plinth":
-        tub |= box(d(0.5, 0.8) * x, 0.7 * y, (0, lift + 0.06))
-    if kind == "claw":
-        tub |= both(both(limb((0.8 * x, 0.66 * y, 0), (0.55 * x, 0.4 * y, lift + 0.1), 0.04, 0.08)), 1)
-    if d.odds(0.5):
-        tub |= box((x - 0.05, x), 0.03, (top - 0.12, top + 0.16)) | box((x - 0.2, x), 0.03, (top + 0.12, top + 0.16))
-    return tub
+    basin, rim = (slope * (x - shelf), slope * y), (x - shelf, y)
+    tub -= limb((-shelf, 0, low + floor), (-shelf, 0, top + 0.02), basin, rim, section, wall)
+    if foot == "plinth":
+        tub |= box(d(0.5, 0.8) * x, 0.7 * y, (0, low + 0.06))
+    elif foot == "claws":
+        tub |= four(limb((0.8 * x, 0.66 * y, 0), (0.55 * x, 0.4 * y, low + 0.1), 0.04, 0.08))
+    tap = box((x - 0.05, x), 0.03, (top - 0.12, top + 0.16)) | box((x - 0.2, x), 0.03, (top + 0.12, top + 0.16))
+    return tub | tap if d.odds(0.5) else tub
 
 
 def bed(d: Dice) -> Solid:
-    """Single to king: legs, box or drawers below; headboards and footboards, pillows, a quilt; four-posters and bunks."""
-    x, y, deck, soft = d(0.46, 0.95), d(0.98, 1.08), d(0.2, 0.4), d(0.12, 0.26)
-    top, head, thick = deck + soft, d(0.35, 0.75), d(0.04, 0.1)
-    kind = d.pick("plain", "plain", "plain", "plain", "plain", "plain", "posts", "bunk")
+    """Single to king on legs or a base; panel, arched, slatted or winged boards; pillows, quilt; four-posters, bunks."""
+    x, y, deck, soft, half = d(0.46, 0.95), d(0.98, 1.08), d(0.2, 0.4), d(0.12, 0.26), d(0.03, 0.055)
+    top, head, kind, slats = deck + soft, d(0.35, 0.75), d.pick(*["plain"] * 6, "posts", "bunk"), d.pick(4, 5, 6)
+    board = d.pick("panel", "panel", "arch", "arch", "slats", "slats", "wings", "none" if kind == "plain" else "panel")
     shape = box(x, y, (deck - 0.1, deck)) | box(x - 0.03, (0.03 - y, y), (deck, top))
-    if d.odds(0.5):
-        shape |= legs(d, x - 0.05, y - 0.05, deck, d(0.03, 0.06), d.pick("straight", "tapered", "turned"))
-    else:
-        shape |= box(x - d(0, 0.1), y - d(0, 0.1), (0, deck))
-    board = d.pick("panel", "panel", "arch", "slats", "wings", "none" if kind == "plain" else "panel")
-    for far, high in ((y, top + head), (-y, top + d(0.05, 0.3))):
-        span = (far - thick, far + thick)
-        if far < 0 and d.odds(0.6):
-            continue
-        if board == "panel" or board == "wings":
-            shape |= box(x + 0.02, span, (0, high))
-        elif board == "arch":
-            shape |= arch(x + 0.02, span, (0, high), d(0.4, 0.7) * (high - top))
+    shape |= legs(d, x - 0.05, y - 0.05, deck, half, "straight", "tapered", "turned", "plinth", "plinth")
+    for far, high in ((y, top + head), (-y, top + d(0.05, 0.3)))[: 2 if d.odds(0.4) else 1]:
+        span = (far - half, far + half)
+        if board == "arch":
+            shape |= arch(x + 0.02, span, (0, high), d(0.4, 0.8) * (high - top))
         elif board == "slats":
-            shape |= both(box((x - 0.06, x + 0.02), span, (0, high + 0.06))) | box(x, span, (high - 0.1, high))
-            shape |= join(box((c - 0.03, c + 0.03), span, (deck, high)) for c in spaced(-x, x, d.pick(4, 5, 6)))
+            shape |= pair(box((x - 0.06, x + 0.02), span, (0, high + 0.06))) | box(x, span, (high - 0.1, high))
+            shape |= join(box((c - 0.03, c + 0.03), span, (deck, high)) for c in spaced(-x, x, slats))
+        elif board != "none":
+            shape |= box(x + 0.02, span, (0, high))
     if board == "wings":
-        shape |= both(box((x - 0.06, x + 0.02), (y - 0.3, y), (0, top + head)))
-    pillow, count = d(0.09, 0.14), 1 if x < 0.62 else 2
-    for c in spaced(0.06 - x, x - 0.06, count):
-        wide = (x - 0.06) / count - 0.03
-        shape |= box((c - wide, c + wide), (y - 0.52, y - 0.08), (top - pillow, top + pillow), SOFT)
+        shape |= pair(box((x - 0.06, x + 0.02), (y - 0.3, y), (0, top + head)))
+    edge, plump = x - 0.06, d(0.09, 0.14)
+    for c in spaced(-edge, edge, 1 if x < 0.62 else 2):
+        wide = edge - abs(c) - 0.03
+        shape |= box((c - wide, c + wide), (y - 0.52, y - 0.08), (top - plump, top + plump), SOFT)
     if d.odds(0.5):  # a quilt
         shape |= box(x + 0.03, (-y, d(-0.3, 0.3)), (deck + 0.05, top + 0.05))
     if kind == "posts":
-        post, high = d(0.03, 0.05), top + d(1.1, 1.4)
-        shape |= legs(d, x - post, y - post, high, post, "straight")
-        shape |= both(box((x - 2 * post, x), y, (high - 0.08, high))) | both(box(x, (y - 2 * post, y), (high - 0.08, high)), 1)
-    if kind == "bunk":
-        high = top + d(0.75, 0.95)
-        shape |= box(x, y, (high, high + 0.22)) | legs(d, x - 0.04, y - 0.04, high + 0.4, 0.04, "straight")
-        shape |= box((x - 0.06, x), (-0.3 * y, y), (high + 0.3, high + 0.38)) | box((x - 0.06, x), 0.03, (high, high + 0.38))
-        shape |= join(box((x - 0.04, x), (-y, -0.6 * y), (z - 0.02, z + 0.02)) for z in spaced(0, high, 5))
-        shape |= box((x - 0.04, x), (-0.62 * y, -0.57 * y), (0, high))
+        high, rail = top + d(1.1, 1.4), 2 * half
+        shape |= four(box((x - rail, x), (y - rail, y), (0, high)), box(x, (y - rail, y), (high - rail, high)))
+        shape |= pair(box((x - rail, x), y, (high - rail, high)))
+    elif kind == "bunk":
+        high, side = top + d(0.75, 0.95), (x - 0.06, x)
+        shape |= box(x, y, (high, high + 0.22)) | four(box(side, (y - 0.08, y), (0, high + 0.4)))
+        shape |= box(side, (-0.3 * y, y), (high + 0.3, high + 0.38)) | box(side, (-0.6 * y, -0.55 * y), (0, high))
+        shape |= join(box(side, (-y, -0.55 * y), (z - 0.02, z + 0.02)) for z in spaced(0, high, 5))
     return shape
 
 
 def chair(d: Dice) -> Solid:
-    """Four legs, sled, cantilever, pedestal or office star below; panel, arched, slatted, ladder or tub backs; arms."""
-    x, y, seat, thick = d(0.21, 0.28), d(0.21, 0.27), d(0.36, 0.5), d(0.035, 0.08)
-    tall, lean, half, base = d(0.36, 0.6), d(0, 0.14), d(0.018, 0.034), seat + 0.02
-    top, under = seat + thick + tall, d.pick("four", "four", "four", "sled", "cantilever", "pedestal", "star")
-    back = d.pick("panel", "arch", "slats", "ladder", "hoop", "tub" if under not in ("sled", "cantilever") else "panel")
-    shape = column((0, 0), (seat, seat + thick), (x, y), power=ROUND if back == "tub" else d.pick(SHARP, SHARP, SOFT))
-    if under == "four":
-        inner = 0.68 if back == "tub" else 1
-        shape |= legs(d, inner * (x - half), inner * (y - half), base, half, d.pick("straight", "tapered", "splayed", "turned"))
-        if d.odds(0.4):  # stretchers
-            z = d(0.25, 0.5) * seat
-            shape |= both(box((x - 2 * half, x), y - half, (z, z + half))) if back != "tub" else box(0, 0, (seat, base))
+    """Legs, sled, cantilever, pedestal or star; panel, arched, hooped, slatted, ladder or tub back; lean, arms."""
+    x, y, seat, pad, half = d(0.21, 0.28), d(0.21, 0.27), d(0.36, 0.5), d(0.035, 0.08), d(0.018, 0.034)
+    tall, slope, under = d(0.36, 0.6), d(0, 0.25), d.pick(*["legs"] * 4, "sled", "cantilever", "pedestal", "star")
+    back = d.pick("panel", "arch", "hoop", "slats", "ladder", "panel" if under in ("sled", "cantilever") else "tub")
+    top, base, inner, count = seat + pad + tall, seat + 0.02, 0.68 if back == "tub" else 1.0, d.pick(2, 3, 4)
+    side, rear, rise = (x - 2 * half, x), (y - 2 * half, y), (seat, seat + pad + tall)
+    shape = disc((seat, seat + pad), (x, y), ROUND if back == "tub" else d.pick(SHARP, SHARP, SOFT))
+    if under == "legs":
+        style, z = d.pick("straight", "tapered", "splayed", "turned"), d(0.25, 0.5) * seat
+        shape |= legs(d, inner * (x - half), inner * (y - half), base, half, style)
+        if back != "tub" and style != "splayed" and d.odds(0.5):  # stretchers
+            shape |= pair(box(side, y - half, (z, z + half)))
     elif under == "star":
-        shape |= star(5, d(0.24, 0.3), 0, d(0.1, 0.16), 0.028) | column((0, 0), (0.08, base), d(0.025, 0.04))
+        shape |= star(5, d(0.24, 0.3), d(0.1, 0.16), 0.028) | disc((0.08, base), d(0.025, 0.04))
     elif under == "pedestal":
         shape |= pedestal(d, base, d(0.2, 0.26))
     else:
-        rail = box((x - 2 * half, x), y, (0, 1.5 * half)) | box((x - 2 * half, x), (-y, 2 * half - y), (0, base))
-        rear = box((x - 2 * half, x), (y - 2 * half, y), (0, base)) if under == "sled" else box(x, (y - 2 * half, y), (0, 1.5 * half))
-        shape |= both(rail | rear)
-
-    def spine(at: float, wide: float, low: float, high: float) -> Solid:
-        """A piece of the leaning back, from one height to another."""
-        y0, y1 = (y - half + lean * (z - seat) / (top - seat) for z in (low, high))
-        return limb((at, y0, low), (at, y1, high), (wide, half))
-
+        shape |= pair(box(side, y, (0, 1.5 * half)), box(side, (-y, 2 * half - y), (0, base)))
+        shape |= pair(box(side, rear, (0, base))) if under == "sled" else box(x, rear, (0, 1.5 * half))
     if back == "tub":
-        rim = seat + thick + d(0.4, 0.7) * tall
-        shell = limb((0, 0, seat), (0, 0, rim), (x, y), (x + 0.05, y + 0.05), ROUND)
-        shell -= limb((0, 0, seat), (0, 0, rim + 0.1), (x, y), (x + 0.05, y + 0.05), ROUND, inset=0.045)
-        return shape | (shell - box(1, (-1, d(-0.1, 0.1)), (seat + thick, 2)))
-    if back in ("panel", "arch", "hoop"):
-        sheet = spine(0, x, seat if d.odds(0.6) else seat + 0.3 * tall, top) | spine(0, 0.4 * x, seat, top)
-        oval = ((0, -1, seat), (0, 1, seat), (x, top - seat))
-        if back != "panel":
-            sheet &= limb(*oval, power=ROUND if back == "hoop" else SOFT)
-        if back == "hoop":
-            sheet -= limb(*oval, power=ROUND, inset=2.2 * half)
-            sheet |= join(spine(c, 0.4 * half, seat, top - 0.06) for c in spaced(-0.6 * x, 0.6 * x, d.pick(2, 3)))
-        shape |= sheet
+        rim, wide = (seat, seat + pad + d(0.4, 0.7) * tall), (x + 0.02, y + 0.02)
+        shell = disc(rim, wide) - disc(rim, wide, inset=0.045)
+        return shape | disc((seat, seat + pad), wide) | shell & box(1, (d(-0.1, 0.1), 1), rim)
+    if back in ("slats", "ladder"):
+        panel = pair(box(side, rear, rise)) | box(x, rear, (top - d(0.05, 0.14), top))
+        slats = [box((c - 0.5 * half, c + 0.5 * half), rear, rise) for c in spaced(-x, x, count + 1)]
+        rungs = [box(x, rear, (z - 0.03, z + 0.03)) for z in spaced(seat + 0.2 * tall, top - 0.1, count - 1)]
+        panel |= join(slats if back == "slats" else rungs)
     else:
-        shape |= both(spine(x - half, half, seat, top)) | spine(0, x, top - d(0.05, 0.14), top)
-        if back == "slats":
-            shape |= join(spine(c, 0.5 * half, seat, top) for c in spaced(-x, x, d.pick(3, 4, 5)))
-        else:
-            rungs = spaced(seat + 0.2 * tall, top - 0.1, d.pick(1, 2, 3))
-            shape |= join(spine(0, x, z - 0.03, z + 0.03) for z in rungs)
+        panel = box(x, rear, (seat + d.pick(0, 0, 0.3) * tall, top)) | box(0.4 * x, rear, rise)
+    if back in ("arch", "hoop"):
+        oval = ((0, -1, seat), (0, 1, seat), (x, top - seat), None, SOFT if back == "arch" else ROUND)
+        panel &= limb(*oval)
+        if back == "hoop":
+            panel -= limb(*oval, inset=2.2 * half)
+            spindles = spaced(-0.6 * x, 0.6 * x, count)
+            panel |= join(box((c - 0.4 * half, c + 0.4 * half), rear, (seat, top - 0.06)) for c in spindles)
+    shape |= lean(panel, slope, seat)
     if d.odds(0.45):
-        arm, out = seat + thick + d(0.16, 0.24), d.pick(0, 0.03)
-        shape |= both(box((x - half + out, x + half + out), (-0.8 * y, y), (arm - 0.03, arm)))
-        shape |= both(box((x - half, x + half + out), (-0.8 * y, 2 * half - 0.8 * y), (seat if d.odds(0.5) else seat, arm)))
+        arm, rail = seat + pad + d(0.16, 0.24), (x - half, x + half + d.pick(0, 0.03))
+        shape |= pair(box(rail, (-0.8 * y, y), (arm - 0.03, arm)))
+        shape |= pair(box(rail, (-0.8 * y, 2 * half - 0.8 * y), (seat, arm)))
     return shape
 
 
 def desk(d: Dice) -> Solid:
-    """Legs, panels, trestles or drawers under each end; modesty panel, L-shaped return, hutch, raised shelf."""
-    x, y, top, board = d(0.6, 0.85), d(0.3, 0.4), d(0.68, 0.8), d(0.03, 0.06)
+    """Legs, panels, trestles or drawers at either end; modesty panel, drawer, L-shaped return, hutch, raised shelf."""
+    x, y, top, board, inset = d(0.6, 0.85), d(0.3, 0.4), d(0.68, 0.8), d(0.03, 0.06), d(0, 0.05)
+    ends = d.pick("legs legs", "drawers drawers", "drawers legs", "drawers panel", "trestle trestle").split()
+    rows, wide, half, extra = d.pick(2, 3, 4), d(0.34, 0.46), d(0.025, 0.04), d.pick("", "", "return", "hutch", "riser")
     shape = box(x, y, (top - board, top))
-    ends = d.pick(("legs", "legs"), ("drawers", "drawers"), ("drawers", "legs"), ("drawers", "panel"), ("trestle", "trestle"))
-    rows, wide, inset = d.pick(2, 3, 4), d(0.34, 0.46), d(0.0, 0.05)
-    for side, end in zip((1, -1), ends, strict=True):
+    for k, end in enumerate(ends):
         if end == "drawers":
-            low = d.pick(0, 0.08)
-            span = (x - inset - wide, x - inset)
-            part = fronts(d, box(span, y - inset, (low, top)), span, (low, top - board), inset - y, rows, 1)
-            part |= box((span[0] + 0.04, span[1] - 0.04), y - inset - 0.06, (0, top)) if low else part
-        elif end == "panel":
-            part = box((x - inset - 0.05, x - inset), y - inset, (0, top))
+            span, low = (x - inset - wide, x - inset), d.pick(0, 0.08)
+            part = fronts(d, box(span, y - inset, (low, top)), span, (low, top - board), inset - y, rows)
+            part |= box((span[0] + 0.04, span[1] - 0.04), y - inset - 0.06, (0, top))
+        elif end == "trestle":
+            part = limb((x - 0.2, y - 0.05, 0), (x - 0.2, 0.1, top - board), 0.04)
+            part |= mirror(part, 1) | box((x - 0.24, x - 0.16), 0.6 * y, (0.25 * top, 0.25 * top + 0.05))
         elif end == "legs":
-            half = d(0.025, 0.04)
-            part = both(limb((x - half, y - half, 0), (x - half, y - half, top), half), 1)
+            part = box((x - 2 * half, x), (y - 2 * half, y), (0, top))
+            part |= mirror(part, 1)
         else:
-            spread = limb((x - 0.2, y - 0.05, 0), (x - 0.2, 0.1, top), 0.04)
-            part = both(spread, 1) | box((x - 0.24, x - 0.16), 0.6 * y, (0.25 * top, 0.25 * top + 0.05))
-        shape |= part if side > 0 else mirror(part)
-    if "trestle" not in ends and d.odds(0.6):
+            part = box((x - inset - 0.05, x - inset), y - inset, (0, top))
+        shape |= mirror(part) if k else part
+    if "trestle" not in ends and d.odds(0.6):  # a modesty panel
         shape |= box(x - 0.04, (y - 0.06, y - 0.03), (d(0.05, 0.5) * top, top))
     if d.odds(0.35):  # a drawer under the top
         shape |= box(x - 0.03, y - 0.03, (top - d(0.1, 0.16), top))
-    extra = d.pick("none", "none", "return", "hutch", "riser")
     if extra == "return":
-        far, deep = -y - d(0.4, 0.7), d(0.4, 0.5)
-        shape |= box((x - deep, x), (far, y), (top - board, top)) | box((x - deep, x), (far, far + 0.05), (0, top))
+        side, far = (x - d(0.4, 0.5), x), -y - d(0.4, 0.7)
+        shape |= box(side, (far, y), (top - board, top)) | box(side, (far, far + 0.05), (0, top))
     elif extra == "hutch":
         high = top + d(0.35, 0.6)
         shape |= shelves(x, (0.25 * y, y), (top - board, high), d.pick(1, 2), 0.035)
@@ -408,250 +382,235 @@ def desk(d: Dice) -> Solid:
 
 
 def dresser(d: Dice) -> Solid:
-    """Low and wide or tall and narrow: one to three columns of drawers, wardrobe doors, legs or plinth, mirror, shelves."""
-    kind = d.pick("low", "chest", "chest", "tall", "wardrobe")
-    x, high = {"low": (d(0.6, 0.85), d(0.7, 0.9)), "chest": (d(0.4, 0.6), d(0.85, 1.15)),
-               "tall": (d(0.25, 0.36), d(1.1, 1.45)), "wardrobe": (d(0.42, 0.6), d(1.2, 1.5))}[kind]  # fmt: skip
-    y, lift, foot = d(0.2, 0.3), d(0.06, 0.2), d.pick("legs", "plinth", "bracket", "floor")
-    low = 0 if foot == "floor" else lift
-    body = box(x, y, (low, high))
-    rows = {"low": d.pick(2, 3), "chest": d.pick(3, 4, 5), "tall": d.pick(5, 6), "wardrobe": 1}[kind]
-    cols = {"low": d.pick(2, 3), "chest": d.pick(1, 2), "tall": 1, "wardrobe": 2}[kind]
-    split = low + (d(0.25, 0.4) * (high - low) if kind in ("wardrobe", "chest") and d.odds(0.4) else 0)
+    """Sideboards, chests, tallboys and wardrobes; one to three columns of drawers, doors; feet; mirror, rail."""
+    y, low, kind = d(0.2, 0.3), d(0.06, 0.2), d.pick("side", "chest", "chest", "tall", "wardrobe")
+    crown, styles = d.pick(0, 0, 1, 2), ("straight", "tapered", "splayed", "plinth", "plinth", "bracket")
+    x, high, rows, cols = {
+        "side": (d(0.6, 0.85), d(0.7, 0.9), d.pick(2, 3), d.pick(2, 3)),
+        "chest": (d(0.4, 0.6), d(0.85, 1.15), d.pick(3, 4, 5), d.pick(1, 2)),
+        "tall": (d(0.25, 0.36), d(1.1, 1.45), d.pick(5, 6), 1),
+        "wardrobe": (d(0.42, 0.6), d(1.2, 1.5), 1, 2),
+    }[kind]
+    body, split = box(x, y, (low, high)), low
+    if kind in ("wardrobe", "chest") and d.odds(0.4):  # drawers below doors, or doors below drawers
+        split = low + d(0.25, 0.4) * (high - low)
+        body -= box(x, (-1, 0.045 - y), (split, split))
+        body = fronts(d, body, x, (low, split), -y, 1 if rows > 1 else 2, 3 - cols)
     body = fronts(d, body, x, (split, high), -y, rows, cols)
-    if split > low:
-        body = fronts(d, body - box(x, (-1, 0.045 - y), (split, split)), x, (low, split), -y, 1 if rows > 1 else 2, 3 - cols)
-    if foot == "plinth":
-        body |= box(x - 0.04, y - 0.04, (0, low))
-    elif foot == "bracket":
-        body |= both(both(box((x - 0.14, x), (y - 0.12, y), (0, low))), 1)
-    elif foot == "legs":
-        body |= legs(d, x - 0.04, y - 0.04, low + 0.01, 0.035, d.pick("straight", "tapered", "splayed"))
+    body |= legs(d, x - 0.04, y - 0.04, low + 0.01, 0.035, *styles)
     if d.odds(0.5):
         body |= box(x + 0.04, y + 0.04, (high - 0.04, high))
-    crown = d.pick("none", "none", "mirror", "rail")
-    if crown == "mirror" and kind in ("low", "chest"):
-        glass, rise = d(0.5, 0.8) * x, d(0.5, 0.75)
-        pane = (y - 0.08, y - 0.02)
-        body |= arch(glass, pane, (high, high + rise), d(0.1, 0.3)) if d.odds(0.5) else box(glass, pane, (high, high + rise))
-    elif crown == "rail":
+    if crown == 1:
         body |= box(x, (y - 0.04, y), (high, high + d(0.06, 0.14)))
+    elif crown and kind in ("side", "chest"):  # a mirror
+        tip, rise = high + d(0.5, 0.75), d(0.02, 0.3)
+        body |= arch(d(0.5, 0.8) * x, (y - 0.08, y - 0.02), (high, tip), rise)
     return body
 
 
 def monitor(d: Dice) -> Solid:
-    """Flat, curved or tube screens with a bezel on a foot, V, arm, bridge, ring or pair of feet; tilt and thickness vary."""
-    x, high, thick, lift = d(0.25, 0.36), d(0.28, 0.42), d(0.018, 0.04), d(0.06, 0.15)
-    kind, top, tilt = d.pick("flat", "flat", "flat", "flat", "curved", "tube"), lift + high, d(0, 0.05)
-    bezel = d(0.02, 0.04)
-
-    def slab(x0: float, x1: float, z0: float, z1: float, front: float, rear: float) -> Solid:
-        """A piece of the tilted panel."""
-        y0, y1 = ((front + rear) / 2 + tilt * (z - lift) / high for z in (z0, z1))
-        return limb(((x0 + x1) / 2, y0, z0), ((x0 + x1) / 2, y1, z1), ((x1 - x0) / 2, (rear - front) / 2))
-
-    shape = slab(-x, x, lift, top, -thick, thick)
+    """Flat screens with a bezel, curved screens, tubes; tilt; on a disc, a plate, a V, a bridge, two feet, a slant."""
+    x, high, thick, low = d(0.25, 0.36), d(0.28, 0.42), d(0.018, 0.04), d(0.06, 0.15)
+    top, kind, bezel = low + high, d.pick("flat", "flat", "flat", "flat", "curved", "tube"), d(0.02, 0.04)
+    neck, rear, deep, mid = d(0.025, 0.06), thick + 0.05, d(0.08, 0.14), low + 0.5 * high
+    panel = box(x, thick, (low, top))
     if kind == "curved":
         bend = d(0.05, 0.1)
-        far = _grid_point((x * x + bend * bend) / (2 * bend))
-        arc = ((0, -far, lift), (0, -far, top), far + thick)
-        shape = (limb(*arc, power=ROUND) - limb(*arc, power=ROUND, inset=2 * thick)) & box(x, (-bend, thick), (lift, top))
+        far = rounded((x * x + bend * bend) / (2 * bend))
+        arc = ((0, -far, low), (0, -far, top), far + thick, None, ROUND)
+        panel = (limb(*arc) - limb(*arc, inset=2 * thick)) & box(x, (-bend, thick), (low, top))
     elif kind == "tube":
-        deep = d(0.25, 0.4)
-        shape |= limb((0, 0, lift + high / 2), (0, deep, lift + 0.45 * high), (x, high / 2), (0.5 * x, 0.3 * high))
+        panel |= limb((0, 0, mid), (0, d(0.25, 0.4), mid), (x, high / 2), (0.5 * x, 0.3 * high))
     else:
-        front = -thick - 0.025
-        shape |= both(slab(x - bezel, x, lift, top, front, thick)) | slab(-x, x, top - bezel, top, front, thick)
-        shape |= slab(-x, x, lift, lift + d(1, 2.5) * bezel, front, thick)
-        if d.odds(0.5):
-            shape |= slab(-0.5 * x, 0.5 * x, lift + 0.2 * high, lift + d(0.6, 0.8) * high, -thick, thick + 0.03)
-    neck, behind, deep = d(0.025, 0.06), thick + 0.02, d(0.08, 0.14)
-    stand = d.pick("disc", "plate", "v", "bridge", "feet", "slant", "arm")
-    post = box(neck, (0, behind + 0.03), (0, lift + 0.5 * high))
+        front, bulge = (-thick - 0.025, thick), d.pick(0, 0.03)
+        panel |= pair(box((x - bezel, x), front, (low, top)))
+        panel |= box(x, front, (top - bezel, top)) | box(x, front, (low, low + d(1, 2.5) * bezel))
+        panel |= box(0.5 * x, (-thick, thick + bulge), (low + 0.2 * high, low + 0.7 * high))
+    shape, stand = lean(panel, d(0, 0.15), low), d.pick("disc", "plate", "v", "bridge", "feet", "slant")
     if stand == "feet":
-        foot = limb((0.7 * x, -deep, 0), (0.7 * x, 0, lift + 0.02), 0.018)
-        shape |= both(foot | limb((0.7 * x, deep, 0), (0.7 * x, 0, lift + 0.02), 0.018))
-        shape |= both(box((0.7 * x - 0.02, 0.7 * x + 0.02), deep, (0, 0.02)))
-    elif stand == "slant":
-        shape |= limb((0, deep, 0), (0, 0.02, lift + 0.5 * high), (2 * neck, 0.02)) | box(0.12, deep, (0, 0.025))
-    elif stand == "v":
-        shape |= post | both(limb((0, behind, 0.015), (0.7 * x, -deep, 0.015), 0.025)) | box(neck, (-0.01, 0.1), (0, 0.03))
-    elif stand == "bridge":
-        frame = both(box((0.45 * x, 0.45 * x + 0.03), (-0.02, behind), (0, lift + 0.1))) | box(0.5 * x, deep, (0, 0.022))
-        shape |= frame
-    elif stand == "arm":
-        shape |= box(0.02, (0, 0.16), (lift + 0.45 * high, lift + 0.55 * high)) | box(0.025, (0.13, 0.18), (0, lift + 0.6 * high))
-        shape |= box(0.1, (0.02, 0.2), (0, 0.025))
-    else:
-        shape |= post | column((0, 0.02), (0, 0.025), (d(0.12, 0.2), deep), power=ROUND if stand == "disc" else SHARP)
-    return shape
+        feet = [limb((0.7 * x, y, 0), (0.7 * x, 0, low + 0.06), 0.018) for y in (-deep, deep)]
+        return shape | pair(*feet, box((0.7 * x - 0.02, 0.7 * x + 0.02), deep, (0, 0.02)))
+    if stand == "slant":
+        return shape | limb((0, deep, 0), (0, 0.02, mid), (2 * neck, 0.02)) | box(0.12, deep, (0, 0.025))
+    if stand == "bridge":
+        return shape | pair(box((0.45 * x, 0.55 * x), (0, rear), (0, low + 0.1))) | box(0.6 * x, deep, (0, 0.022))
+    post = box(neck, (0, rear), (0, mid))
+    if stand == "v":
+        return shape | post | pair(limb((0, rear, 0.015), (0.7 * x, -deep, 0.015), 0.025))
+    return shape | post | disc((0, 0.025), (d(0.12, 0.2), deep), SHARP if stand == "plate" else ROUND)
 
 
 def night_stand(d: Dice) -> Solid:
-    """Chests of one to three drawers, open shelves, a drawer on tall legs, doors, drums and pedestals; top and gallery."""
-    x, y, high, board = d(0.2, 0.29), d(0.17, 0.25), d(0.44, 0.68), d(0.025, 0.045)
-    kind = d.pick("chest", "chest", "case", "table", "raised", "raised", "drum")
+    """Chests, open cases, drawers raised on legs, small tables with a shelf, drums; doors, overhanging top, gallery."""
+    x, y, high, board, half = d(0.2, 0.29), d(0.17, 0.25), d(0.44, 0.68), d(0.025, 0.045), d(0.018, 0.03)
+    kind, z = d.pick("chest", "chest", "case", "case", "table", "raised", "raised", "drum"), d(0.12, 0.3) * high
     if kind == "drum":
-        shape = column((0, 0), (high - board, high), (x, x)) | column((0, 0), (0, high), 0.02)
+        shape, inner = disc((high - board, high), x), d(0.7, 0.95) * x
         if d.odds(0.5):
-            shape |= column((0, 0), (d(0.45, 0.6) * high, high), (0.85 * x, 0.85 * x)) | pedestal(d, 0.6 * high, 0.8 * x)
-        else:
-            shape |= join([column((0, 0), (0.25 * high, 0.25 * high + board), 0.8 * x), legs(d, 0.6 * x, 0.6 * x, high, 0.02, "straight")])
-        return shape
-    if kind == "chest":
-        lift = d(0.03, 0.1)
-        shape = fronts(d, box(x, y, (lift, high)), x, (lift, high - board), -y, d.pick(1, 2, 3), 1)
-        shape |= box(x - 0.02, y - 0.02, (0, lift)) if d.odds(0.5) else both(both(box((x - 0.06, x), (y - 0.06, y), (0, lift + 0.01))), 1)
-    elif kind == "case":
-        shape = shelves(x, y, (0.04, high), d.pick(1, 2, 2, 3), board) | both(box((x - 0.05, x), y, (0, 0.06)))
+            return shape | disc((d(0.45, 0.6) * high, high), inner) | pedestal(d, 0.6 * high, inner)
+        return shape | disc((z, z + board), inner) | legs(d, 0.7 * inner, 0.7 * inner, high, half, "straight", "turned")
+    if kind == "case":
+        shape = shelves(x, (-y, y), (0.04, high), d.pick(1, 2, 2, 3), board) | pair(box((x - 0.05, x), y, (0, 0.06)))
         if d.odds(0.5):
-            shape |= fronts(d, box(x, y, (0.65 * high, high)), x, (0.65 * high, high), -y, 1, 1)
+            shape |= fronts(d, box(x, y, (0.65 * high, high)), x, (0.65 * high, high), -y, 1)
     else:
-        box_low = (d(0.55, 0.78) if kind == "table" else d(0.3, 0.5)) * high
-        style = "straight" if kind == "table" and d.odds(0.5) else d.pick("tapered", "splayed", "turned")
-        shape = fronts(d, box(x, y, (box_low, high)), x, (box_low, high - board), -y, d.pick(1, 2) if kind == "raised" else 1, 1)
-        shape |= legs(d, x - 0.035, y - 0.035, box_low + 0.02, d(0.018, 0.03), style)
-        if kind == "table" and style == "straight" and d.odds(0.7):
-            z = d(0.12, 0.3) * high
+        low, rows, styles = {
+            "chest": (d(0.03, 0.1), d.pick(1, 2, 3), ("plinth", "bracket")),
+            "table": (d(0.55, 0.78) * high, 1, ("straight",)),
+            "raised": (d(0.3, 0.5) * high, d.pick(1, 2), ("straight", "tapered", "splayed", "turned")),
+        }[kind]
+        shape = fronts(d, box(x, y, (low, high)), x, (low, high - board), -y, rows)
+        if kind == "table" and d.odds(0.7):
             shape |= box(x - 0.02, y - 0.02, (z, z + board))
+        shape |= legs(d, x - 0.035, y - 0.035, low + 0.02, half, *styles)
     if d.odds(0.6):
         shape |= box(x + 0.03, y + 0.03, (high - board, high))
-    if d.odds(0.25):
-        shape |= box(x, (y - 0.03, y), (high, high + d(0.05, 0.1))) | both(box((x - 0.03, x), (0, y), (high, high + 0.04)))
+    if d.odds(0.25):  # a gallery
+        shape |= box(x, (y - 0.03, y), (high, high + d(0.05, 0.1)))
+        shape |= pair(box((x - 0.03, x), (0, y), (high, high + 0.04)))
     return shape
 
 
 def sofa(d: Dice) -> Solid:
-    """Two to four seats: box, rolled, sloping or no arms; straight or camel backs; cushions; legs; chaise and corner."""
-    x, y, seat, top = d(0.75, 1.2), d(0.38, 0.5), d(0.36, 0.46), d(0.7, 0.95)
-    lift, arm, high, deep = d.pick(0, d(0.08, 0.16)), d(0.1, 0.24), d(0.52, 0.68), d(0.14, 0.24)
+    """Two to four seats; box, rolled, sloping or no arms; straight or camel back; cushions, legs; chaise or corner."""
+    x, y, seat, top, deep = d(0.75, 1.2), d(0.38, 0.5), d(0.36, 0.46), d(0.7, 0.95), d(0.14, 0.24)
+    low, arm, high, soft = d(0.04, 0.16), d(0.1, 0.24), d(0.52, 0.68), d(0.08, 0.14)
     arms, kind = d.pick("box", "box", "rolled", "slope", "none"), d.pick(*["plain"] * 4, "chaise", "corner")
-    inner, soft = x - (0 if arms == "none" else arm), d(0.08, 0.14)
-    shape = box(x, y, (lift, seat - soft))
-    back = (y - deep, y)
-    rise = d.pick(0.0, 0.0, d(0.08, 0.2))
-    shape |= arch(x, back, (lift, top), rise) if rise else box(x, back, (lift, top))
+    rise, inner, at = d.pick(0, 0, d(0.08, 0.2)), x - (arm if arms != "none" else 0), x - arm / 2
+    shape = box(x, y, (low, seat - soft)) | arch(x, (y - deep, y), (low, top), rise or 0.01)
+    shape |= legs(d, x - 0.06, y - 0.06, low + 0.02, 0.04, "straight", "tapered", "splayed", "plinth", "plinth")
     count = d.pick(2, 3) if x < 1 else d.pick(3, 4)
-    half = inner / count
     for c in spaced(-inner, inner, count):
+        half = inner / count
         shape |= box((c - 0.86 * half, c + 0.86 * half), (-y, y), (seat - soft - 0.04, seat))
         if not rise:
             shape |= box((c - half, c + half), (y - deep - 0.16, y), (seat - 0.2, top + 0.06), SOFT)
-    if arms == "box":
-        shape |= both(box((inner, x), y, (lift, high)))
-    elif arms == "rolled":
-        roll = arm / 2 + 0.02
-        shape |= both(box((inner, x), y, (lift, high - roll)) | limb((x - arm / 2, -y, high - roll), (x - arm / 2, y, high - roll), roll, power=ROUND))
+    if arms == "rolled":
+        z = high - arm / 2
+        shape |= pair(box((inner, x), y, (low, z)), limb((at, -y, z), (at, y, z), arm / 2 + 0.02, section=ROUND))
     elif arms == "slope":
-        shape |= both(box((inner, x), y, (lift, seat)) | limb(((inner + x) / 2, -y, seat - 0.1), ((inner + x) / 2, y, top - 0.2), (arm / 2, 0.15)))
+        shape |= pair(box((inner, x), y, (low, seat)), limb((at, -y, seat - 0.1), (at, y, top - 0.2), (arm / 2, 0.15)))
+    elif arms == "box":
+        shape |= pair(box((inner, x), y, (low, high)))
     if kind != "plain":
-        far, wide = -y - d(0.4, 0.8), d(0.6, 0.75)
-        span = (x - wide, x)
-        shape |= box(span, (far, y), (lift, seat - 0.02)) | box((x - wide + 0.04, x), (far + 0.02, y), (seat - soft, seat))
-        if kind == "corner":
-            shape |= box((x - deep, x), (far, y), (lift, top))
-        if lift:
-            shape |= box((x - 0.08, x - 0.02), (far + 0.02, far + 0.08), (0, lift)) | box((x - wide, x - wide + 0.06), (far + 0.02, far + 0.08), (0, lift))
-    if lift:
-        shape |= legs(d, x - 0.06, y - 0.06, lift + 0.02, 0.04, d.pick("straight", "tapered", "splayed"))
-    if d.odds(0.25):
+        far, end = -y - d(0.4, 0.8), x - d(0.6, 0.75)
+        shape |= box((end, x), (far, y), (low, seat - 0.02))
+        shape |= box((end + 0.04, x), (far + 0.02, y), (seat - soft, seat))
+        shape |= join(box((c, c + 0.08), (far + 0.02, far + 0.1), (0, low + 0.02)) for c in (end + 0.02, x - 0.1))
+    if kind == "corner":
+        shape |= box((x - deep, x), (far, y), (low, top))
+    if d.odds(0.25):  # a loose cushion
         c = d(-0.7, 0.7) * inner
         shape |= box((c - 0.2, c + 0.2), (y - deep - 0.25, y - deep), (seat - 0.02, seat + 0.36), SOFT)
     return mirror(shape) if d.odds(0.5) else shape
 
 
 def table(d: Dice) -> Solid:
-    """Round, oval, soft or square tops on four legs, pedestals, trestles, panels or crossed legs; apron, shelf; low to high."""
-    section = d.pick(SHARP, SHARP, SHARP, ROUND, ROUND, SOFT)
-    x, board, shape_of = d(0.5, 0.95), d(0.025, 0.06), d.pick(1.0, d(0.45, 0.9), d(0.45, 0.9))
-    y, high = x * shape_of, d.pick(d(0.38, 0.5), d(0.68, 0.8), d(0.68, 0.8), d(0.9, 1.05))
-    shape, half = column((0, 0), (high - board, high), (x, y), power=section), d(0.025, 0.05)
-    inner = {SHARP: 0.94, SOFT: 0.78, ROUND: 0.62}[section]
-    under = d.pick("legs", "legs", "legs", "pedestal" if shape_of > 0.6 else "pair", "trestle", "cross", "panels")
+    """Square, soft, round and oval tops, from low to bar height; legs, pedestals, trestles, panels; apron, shelf."""
+    x, board, half, edge = d(0.5, 0.95), d(0.025, 0.06), d(0.025, 0.06), d(0.86, 1)
+    section, high = d.pick(SHARP, SHARP, ROUND, SOFT), d.pick(d(0.38, 0.5), d(0.68, 0.8), d(0.68, 0.8), d(0.9, 1.05))
+    y, inner = x * d.pick(d(0.95, 1), d(0.45, 0.9), d(0.45, 0.9)), edge * {SHARP: 1, SOFT: 0.82, ROUND: 0.66}[section]
+    u, v, shape = inner * x - half, inner * y - half, disc((high - board, high), (x, y), section)
+    under = d.pick("legs", "legs", "legs", "pedestal" if y > 0.6 * x else "twin", "trestle", "cross", "panels")
     if under == "legs":
-        style = d.pick("straight", "tapered", "splayed", "turned")
-        shape |= legs(d, inner * x - half, inner * y - half, high - board / 2, half, style)
-        if d.odds(0.4):
-            shape |= box(inner * x - half, inner * y - half, (high - d(0.1, 0.16), high))
-        if style in ("straight", "turned") and d.odds(0.4):
-            z = d(0.12, 0.4) * high
-            shape |= box(inner * x - half, inner * y - half, (z, z + board))
+        style, z = d.pick("straight", "tapered", "splayed", "turned"), d(0.12, 0.4) * high
+        shape |= legs(d, u, v, high - board / 2, half, style)
+        if d.odds(0.4):  # an apron
+            shape |= box(u, v, (high - d(0.1, 0.16), high))
+        if style != "splayed" and d.odds(0.4):  # a shelf
+            shape |= box(u, v, (z, z + board))
     elif under == "pedestal":
         shape |= pedestal(d, high - board / 2, 0.6 * y)
-    elif under == "pair":
-        wide = box((0.5 * x - 0.05, 0.5 * x + 0.05), 0.05, (0, high)) | box((0.5 * x - 0.06, 0.5 * x + 0.06), 0.7 * y, (0, 0.07))
-        shape |= both(wide) | box(0.5 * x, 0.025, (0.3 * high, 0.3 * high + 0.06))
-    elif under == "trestle":
-        at, beam = 0.8 * inner * x, (0.4 * high, 0.4 * high + 0.07)
-        shape |= both(both(limb((at, 0.85 * inner * y, 0), (at, 0.12 * y, high), half), 1))
-        shape |= box(at, half, beam) | both(box((at - half, at + half), 0.55 * inner * y, beam))
-    elif under == "cross":
-        at = 0.85 * inner * x
-        shape |= both(both(limb((at, 0.85 * inner * y, 0), (at, -0.85 * inner * y, high - board), half), 1)) | box(at, half, (0.47 * high, 0.53 * high))
+    elif under == "twin":
+        at = d(0.4, 0.6) * x
+        shape |= pair(box((at - half, at + half), half, (0, high)), box((at - half, at + half), 0.7 * y, (0, 0.07)))
+        shape |= box(at, 0.025, (0.3 * high, 0.3 * high + 0.06))
+    elif under == "panels":
+        shape |= pair(box((u - half, u + half), v, (0, high))) | box(u, half, (d(0.1, 0.3) * high, d(0.5, 0.9) * high))
     else:
-        shape |= both(box((inner * x - 2 * half, inner * x), inner * y, (0, high)))
-        shape |= box(inner * x, half, (d(0.1, 0.3) * high, d(0.5, 0.9) * high))
+        at, tip, z = 0.9 * u, 0.12 * y if under == "trestle" else -0.9 * v, 0.42 * high
+        shape |= four(limb((at, 0.9 * v, 0), (at, tip, high - board), half)) | box(at, half, (z, z + 0.07))
+        shape |= pair(box((at - half, at + half), 0.55 * v, (z, z + 0.07)))
     return shape
 
 
 def toilet(d: Dice) -> Solid:
-    """Close-coupled, one-piece or with a high cistern; round, long or square bowls on a foot or skirt; lid up, down or off."""
+    """Close-coupled, one-piece or with a high cistern; round or square bowl, foot or skirt, lid up, down or off; flush."""
     x, y, rim, wall = d(0.17, 0.22), d(0.22, 0.3), d(0.36, 0.44), d(0.03, 0.045)
     kind, lid = d.pick(*["coupled"] * 6, "one", "one", "high"), d.pick("up", "up", "down", "off")
     section, rear, deep, wide = d.pick(ROUND, ROUND, SOFT), y + d(0.14, 0.22), d(0.15, 0.22), d(0.18, 0.25)
-    tank, belly, foot = rim + d(0.32, 0.42), d(0.5, 0.75) * rim, d(0.5, 0.75)
-    ring = column((0, 0), (rim - 0.05, rim + 0.03), (x, y), power=section)
-    shape = ring | box(x, y, (rim - belly, rim + belly), section) & box(x, y, (0, rim))
-    shape |= box(0.7 * x, (0, rear), (rim - d(0.1, 0.2), rim))
+    low, tank, belly, foot = rim, rim + d(0.32, 0.42), d(0.5, 0.75) * rim, d(0.5, 0.75)
+    shape = disc((rim - 0.05, rim + 0.03), (x, y), section) | box(0.7 * x, (0, rear), (rim - d(0.1, 0.2), rim))
+    shape |= box(x, y, (rim - belly, rim + belly), section) & box(x, y, (0, rim))
     if kind == "one":
         shape |= limb((0, 0, 0), (0, 0, rim), (0.7 * x, 0.7 * y), (x, y), section) | box(0.7 * x, (0, rear), (0, rim))
     else:
         shape |= limb((0, 0.25 * y, 0), (0, 0.2 * y, 0.5 * rim), (foot * x, 0.85 * y), (0.4 * x, 0.5 * y), section)
         shape |= box(0.4 * x, (0, rear - d(0.03, 0.12)), (0, rim))
     if lid == "down":
-        shape |= column((0, 0), (rim, rim + 0.06), (x, y), power=section) | box(0.6 * x, (0, y + 0.03), (rim, rim + 0.06))
+        shape |= disc((rim, rim + 0.06), (x, y), section) | box(0.6 * x, (0, y + 0.03), (rim, rim + 0.06))
     else:
-        shape -= limb((0, 0, rim - 0.7 * belly), (0, 0, rim + 0.04), (0.5 * x, 0.5 * y), (x, y), section, inset=wall)
-    low, front = rim - (0.0 if kind == "coupled" else 0.1), rear - deep
-    if kind == "high":
+        shape -= limb((0, 0, rim - 0.7 * belly), (0, 0, rim + 0.04), (0.5 * x, 0.5 * y), (x, y), section, wall)
+    if kind == "one":
+        low -= 0.1
+    elif kind == "high":
         low, tank = rim + d(0.4, 0.5), rim + d(0.65, 0.8)
         shape |= box(0.03, (rear - 0.08, rear - 0.02), (rim - 0.05, tank))
-    shape |= column((0, rear - deep / 2), (low, tank), (d(0.8, 1) * wide, deep / 2), (wide, deep / 2), d.pick(SHARP, SHARP, SOFT))
+    back, at, rounding = rear - deep, rear - deep / 2, d.pick(SHARP, SHARP, SOFT)
+    shape |= limb((0, at, low), (0, at, tank), (d(0.8, 1) * wide, deep / 2), (wide, deep / 2), rounding)
     if d.odds(0.7):
-        shape |= box(wide + 0.02, (front - 0.02, rear + 0.02), (tank, tank + 0.035))
-    if d.odds(0.5):
-        shape |= box((wide - 0.1, wide - 0.03), (front - 0.05, front), (tank - 0.09, tank - 0.05))
-    else:
-        shape |= box(0.03, (front + deep / 2 - 0.03, front + deep / 2 + 0.03), (tank, tank + 0.07))
+        shape |= box(wide + 0.02, (back - 0.02, rear + 0.02), (tank, tank + 0.035))
+    lever = box((0.4 * wide, 0.75 * wide), (back - 0.05, back + 0.04), (tank - 0.09, tank - 0.05))
+    shape |= lever if d.odds(0.5) else box(0.03, (at - 0.03, at + 0.03), (tank, tank + 0.07))
     if lid == "up":
-        high = d(0.75, 0.95) * y * 2
-        shape |= limb((0, front - 0.06, rim), (0, front - 0.02, rim), (x, high), power=section) & box(1, 1, (rim, 2))
+        size = (x, 2 * y * d(0.75, 0.95))
+        shape |= limb((0, back - 0.06, rim), (0, back - 0.02, rim), size, section=section) & box(1, 1, (rim, 2))
     return shape
 
 
-MAKERS: dict[str, Callable[[Dice], Solid]] = {f.__name__: f for f in (
-    bathtub, bed, chair, desk, dresser, monitor, night_stand, sofa, table, toilet)}  # fmt: skip
+MAKERS = {f.__name__: f for f in (bathtub, bed, chair, desk, dresser, monitor, night_stand, sofa, table, toilet)}
+CATEGORIES = tuple(MAKERS)
 
 
-def rasterise(solid: Solid, resolution: int) -> NDArray[np.bool_]:
-    """The cells (x, y, z) whose centres lie in a solid, its longest side filling all but the padding, centred."""
-    room = resolution - 2 * max(1, 3 * resolution // 32)
-    size = [b - a for a, b in zip(solid.lo, solid.hi, strict=True)]
-    cells = [max(1, round(s * room / max(size))) for s in size]
-    axes = []
-    for k, (n, a, b) in enumerate(zip(cells, solid.lo, solid.hi, strict=True)):
-        centres = (a + b) / 2 + (np.arange(n) + (0.5 - n / 2)) * ((b - a) / n)
-        axes.append(centres.reshape([-1 if k == j else 1 for j in range(3)]))
-    shape = solid.inside(Grid(tuple(axes), tuple(s / n for s, n in zip(size, cells, strict=True))))
-    grid = np.zeros((resolution,) * 3, dtype=bool)
-    grid[tuple(slice((resolution - n) // 2, (resolution - n) // 2 + n) for n in cells)] = shape
+def rasterise(solid: Solid, resolution: int) -> Field:
+    """The cells (x, y, z) whose centres lie in a solid: centred, the longest side filling all but 3/32 at each end."""
+    size, room = solid.hi - solid.lo, resolution - 2 * max(1, 3 * resolution // 32)
+    cells = [max(1, round(s)) for s in size * room / max(size)]
+    step, middle, grid = size / cells, (solid.lo + solid.hi) / 2, np.zeros((resolution,) * 3, dtype=bool)
+    axes = np.ix_(*(m + (np.arange(n) + 0.5 - n / 2) * s for m, n, s in zip(middle, cells, step, strict=True)))
+    grid[tuple(slice((resolution - n) // 2, (resolution + n) // 2) for n in cells)] = solid.inside(Grid(axes, step))
     return grid
 
 
-def make_shape(category: str, resolution: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+def make_shape(category: str, resolution: int, rng: np.random.Generator) -> Field:
+    """One piece of furniture as occupied voxels (R, R, R), axes (y, x, z), z up.
+
+    Raises `ValueError` for a category that is not one of `CATEGORIES` and for a grid below 12^3.
+    """
     if category not in MAKERS:
-        raise ValueError(f"there is no furniture {category!r}: choose one of {', '.join(CATEGORIES)}")
+        raise ValueError(f"there is no furniture called {category!r}: choose one of {', '.join(CATEGORIES)}")
     if resolution < SMALLEST:
-        raise ValueError(f"furniture needs a grid of at least {SMALLEST} cells a side, not {resolution}")
+        raise ValueError(f"furniture needs at least {SMALLEST} cells a side, not {resolution}: choose a finer grid")
     grid = rasterise(MAKERS[category](Dice(rng)), resolution)
-    return grid.transpose(1, 0, 2) if category in FACING_Y else grid
+    return np.ascontiguousarray(grid.swapaxes(0, 1)) if category in FACING_Y else grid
+
+
+def make_furniture(
+    resolution: int = 32, *, train: int = 100, test: int = 20, seed: int = 0
+) -> tuple[Field, NDArray[np.int64], NDArray[np.str_], NDArray[np.str_]]:
+    """`train` + `test` shapes of every category: voxels (N, R, R, R), labels (N,), split (N,), names (N,).
+
+    A shape depends on the seed, its category and its number alone, not on how many are made. Category by category,
+    first train, then test. Raises `ValueError` where nothing is asked for.
+    """
+    count = train + test
+    if min(train, test) < 0 or count == 0:
+        raise ValueError(f"cannot make {train} train and {test} test shapes: ask for at least one in all")
+    labels = np.repeat(np.arange(len(CATEGORIES)), count)
+    numbers = np.tile(np.arange(1, count + 1), len(CATEGORIES))
+    voxels = np.empty((len(labels), *(resolution,) * 3), dtype=bool)
+    for i in tqdm(range(len(labels)), desc="furniture", unit="shape", disable=None, leave=False):
+        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, int(labels[i]), int(numbers[i])])))
+        voxels[i] = make_shape(CATEGORIES[labels[i]], resolution, rng)
+    names = np.array([f"{CATEGORIES[label]}_{number:04d}" for label, number in zip(labels, numbers, strict=True)])
+    return voxels, labels, np.where(numbers <= train, "train", "test"), names

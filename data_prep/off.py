@@ -105,7 +105,7 @@ def _polygons(body: bytes, num_vertices: int, num_faces: int, name: str) -> tupl
     """The careful way, line by line: polygons, colours, blank lines, and the reason why a file is broken."""
     rows = [row for line in body.split(b"\n") if (row := line.split())]
     if len(rows) < num_vertices + num_faces:
-        raise MeshError(f"{name}: truncated: {len(rows)} of {num_vertices} vertices and {num_faces} faces are there")
+        raise MeshError(f"{name}: truncated: {len(rows)} lines for {num_vertices} vertices and {num_faces} faces")
     if extra := len(rows) - num_vertices - num_faces:
         warnings.warn(f"{name}: {extra} lines after the last face are ignored", stacklevel=4)
     vertices = np.empty((num_vertices, 3))

@@ -41,15 +41,21 @@ def voxelize(
         raise MeshError(f"vertices must be (V, 3), not {vertices.shape}")
     if faces.ndim != 2 or faces.shape[1] != 3 or not len(faces) or faces.dtype.kind not in "iu":
         raise MeshError(f"faces must be integers (F, 3), not {faces.dtype} {faces.shape}")
-    n = resolution - 2 * padding
-    if padding < 0 or n < 2:
-        raise ValueError(f"resolution {resolution} with padding {padding} leaves {n} voxels; at least 2 are needed")
+    n = room(resolution, padding)
     if not np.isfinite(turn):
         raise ValueError(f"turn must be finite degrees, not {turn}")
     check_mesh(vertices, faces, "mesh")
     grid = _surface(_fit(vertices, n, turn), faces, n)
     outside, _ = ndimage.label(~np.pad(grid, 1))
     return np.pad(outside[1:-1, 1:-1, 1:-1] != outside[0, 0, 0], padding)
+
+
+def room(resolution: int, padding: int) -> int:
+    """Voxels along the longest side of a shape, n = resolution - 2 * padding; refuses fewer than 2."""
+    n = resolution - 2 * padding
+    if padding < 0 or n < 2:
+        raise ValueError(f"resolution {resolution} with padding {padding} leaves {n} voxels; at least 2 are needed")
+    return n
 
 
 def _fit(vertices: FloatArray, n: int, turn: float) -> FloatArray:

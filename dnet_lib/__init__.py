@@ -8,6 +8,7 @@ from dnet_lib.langevin import DivergedError, chain_generators, langevin, langevi
 from dnet_lib.learning import Record, Run, Settings, learn, learning_gradient
 from dnet_lib.metrics import coverage, nearest
 from dnet_lib.projections import hidden_voxels, missing_detail
+from dnet_lib.viz import show
 from dnet_lib.voxels import ShapeError, centre, corrupt, down_scale, threshold, uncentre, up_scale
 
 __version__ = "0.1.0"
@@ -44,6 +45,7 @@ __all__ = [
     "nearest",
     "sample",
     "save_model",
+    "show",
     "split_rhat",
     "threshold",
     "uncentre",

@@ -1,21 +1,25 @@
 """Trained models and results on disk: safetensors with a card, and the weights that ship with the library."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from dnet_lib.energy import Architecture, DescriptorNet
 from dnet_lib.files import atomic_write
-from dnet_lib.multigrid import Grid, sample_grids
+from dnet_lib.langevin import Generators, langevin, sample, white_noise
+from dnet_lib.starts import CoarseGaussian
+from dnet_lib.voxels import uncentre
 
 WEIGHTS = Path(__file__).parent / "weights"
 RESULTS = Path(__file__).parent / "results"
+FORMAT = "dnet_lib 1"
 
 
 class CheckpointError(ValueError):
@@ -23,54 +27,76 @@ class CheckpointError(ValueError):
 
 
 @dataclass(frozen=True)
-class Pretrained:
-    """A trained model: one descriptor a grid, coarse to fine, and its card (data, preset, metrics, seed, versions).
+class Chain:
+    """How a trained model is sampled from scratch."""
 
-    It can be used wherever an energy is: calling it is the finest grid's E(Y; theta).
+    num_steps: int
+    step_size: float
+    temperature: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Pretrained:
+    """A trained model: the descriptor, where its chains start, how they run, and a card (data, preset, metrics, ...).
+
+    It can be used wherever an energy is: calling it is E(Y; theta) of shapes centred by `mean`.
     """
 
-    grids: tuple[Grid, ...]
-    card: dict
-
-    @property
-    def net(self) -> DescriptorNet:
-        """The finest grid's descriptor; it takes shapes centred by `mean`."""
-        return self.grids[-1].net
-
-    @property
-    def mean(self) -> float:
-        """Scalar voxel mean of the finest grid's training shapes: occupancy = centred + mean."""
-        return self.grids[-1].mean
+    net: DescriptorNet
+    mean: float
+    """Scalar voxel mean of the training shapes: occupancy = centred + mean."""
+    start: CoarseGaussian | None
+    """Where chains start; None for white noise N(0, 1)."""
+    settings: Chain
+    card: dict[str, Any]
 
     def score(self, y: Tensor) -> Tensor:
-        """f(Y; theta) of the finest grid, (N,)."""
+        """f(Y; theta), (N,)."""
         return self.net.score(y)
 
     def energy(self, y: Tensor) -> Tensor:
-        """E(Y; theta) of the finest grid, (N,)."""
+        """E(Y; theta), (N,)."""
         return self.net.energy(y)
 
     __call__ = energy
 
-    def sample(self, num_samples: int, *, generator: torch.Generator | None = None, progress: bool = False) -> Tensor:
-        """New shapes from noise: occupancy (N, 1, R, R, R), about [0, 1]; threshold at 0.5 for binary ones."""
-        return sample_grids(self.grids, num_samples, generator=generator, progress=progress)
+    def starts(self, num_samples: int, *, generator: Generators = None) -> Tensor:
+        """First shapes of new chains, centred (N, 1, R, R, R)."""
+        if self.start is not None:
+            return self.start.draw(num_samples, generator)
+        r, weight = self.net.architecture.resolution, self.net.dense.weight
+        return white_noise(weight.new_empty(num_samples, 1, r, r, r), generator)
+
+    def chain(self, num_samples: int, *, generator: Generators = None) -> Iterator[Tensor]:
+        """A chain from scratch: yields occupancy (N, 1, R, R, R), first the start, then after each Langevin step."""
+        y = self.starts(num_samples, generator=generator)
+        yield uncentre(y, self.mean)
+        for y, _ in langevin(y, self.net, **asdict(self.settings), generator=generator):
+            yield uncentre(y, self.mean)
+
+    def sample(self, num_samples: int, *, generator: Generators = None, progress: bool | str = False) -> Tensor:
+        """New shapes: occupancy (N, 1, R, R, R), about in [0, 1]; threshold at 0.5 for binary ones."""
+        y = self.starts(num_samples, generator=generator)
+        y = sample(y, self.net, **asdict(self.settings), generator=generator, progress=progress)
+        return uncentre(y, self.mean)
 
 
-def save_model(path: str | Path, grids: Sequence[Grid], card: dict) -> None:
-    """Write grids and card as one safetensors file, beside and renamed. The card must be JSON."""
-    tensors = {
-        f"{number}.{name}": tensor.detach().cpu().contiguous()
-        for number, grid in enumerate(grids)
-        for name, tensor in grid.net.state_dict().items()
+def save_model(path: str | Path, model: Pretrained) -> None:
+    """Write a model as one safetensors file, beside and renamed. Its card must be JSON."""
+    tensors = {f"net.{name}": tensor for name, tensor in model.net.state_dict().items()}
+    about: dict[str, Any] = {
+        "architecture": asdict(model.net.architecture),
+        "mean": model.mean,
+        "chain": asdict(model.settings),
+        "start": None,
     }
-    chains = [
-        {**{k: v for k, v in vars(grid).items() if k != "net"}, "architecture": asdict(grid.net.architecture)}
-        for grid in grids
-    ]
-    metadata = {"format": "dnet_lib 1", "grids": json.dumps(chains), "card": json.dumps(card)}
+    if model.start is not None:
+        tensors |= {"start.mean": model.start.mean, "start.factor": model.start.factor}
+        about["start"] = {k: v for k, v in vars(model.start).items() if k not in ("mean", "factor")}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    metadata = {"format": FORMAT, "model": json.dumps(about), "card": json.dumps(model.card)}
     with atomic_write(path) as part:
-        save_file(tensors, part, metadata=metadata)
+        part.write_bytes(save(tensors, metadata))
 
 
 def load_model(path: str | Path, *, device: torch.device | str = "cpu") -> Pretrained:
@@ -78,22 +104,24 @@ def load_model(path: str | Path, *, device: torch.device | str = "cpu") -> Pretr
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") != "dnet_lib 1":
+            if metadata.get("format") != FORMAT:
                 raise CheckpointError(f"{path} is a safetensors file, but not one of dnet_lib's models")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        grids = []
-        for number, chain in enumerate(json.loads(metadata["grids"])):
-            described = chain.pop("architecture")
-            described["layers"] = tuple(tuple(layer) for layer in described["layers"])
-            described["bounds"] = described["bounds"] and tuple(described["bounds"])
-            net = DescriptorNet(Architecture(**described), device=device).eval().requires_grad_(False)
-            prefix = f"{number}."
-            net.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
-            grids.append(Grid(net=net, **chain))
-        return Pretrained(tuple(grids), json.loads(metadata["card"]))
+        about = json.loads(metadata["model"])
+        described = about["architecture"]
+        described["layers"] = tuple(tuple(layer) for layer in described["layers"])
+        described["bounds"] = described["bounds"] and tuple(described["bounds"])
+        net = DescriptorNet(Architecture(**described), device="meta")
+        weights = {name.removeprefix("net."): t for name, t in tensors.items() if name.startswith("net.")}
+        net.load_state_dict(weights, assign=True)
+        start = about["start"] and CoarseGaussian(tensors["start.mean"], tensors["start.factor"], **about["start"])
+        net = net.eval().requires_grad_(False)
+        return Pretrained(net, about["mean"], start, Chain(**about["chain"]), json.loads(metadata["card"]))
     except FileNotFoundError as error:
         raise CheckpointError(f"there are no weights at {path}") from error
-    except (SafetensorError, OSError, KeyError, TypeError, RuntimeError, json.JSONDecodeError) as error:
+    except CheckpointError:
+        raise
+    except (SafetensorError, OSError, KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path} is broken or truncated ({error}): fetch or train it again") from error
 
 
@@ -120,4 +148,10 @@ def load_results(experiment: str, *, folder: Path = RESULTS) -> dict[str, dict]:
     if not files:
         known = sorted(p.name for p in folder.glob("*") if p.is_dir())
         raise CheckpointError(f"no results of {experiment!r}: choose from {', '.join(known) or '(none yet)'}")
-    return {path.stem: json.loads(path.read_text()) for path in files}
+    results = {}
+    for path in files:
+        try:
+            results[path.stem] = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{path} is broken ({error}): fetch it or run it again") from error
+    return results

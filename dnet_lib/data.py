@@ -17,20 +17,22 @@ from torch import Tensor
 from dnet_lib.voxels import centre, coarsen, pad
 
 EMBEDDED = Path(__file__).parent / "shapes" / "furniture_32.npz"
-KEYS = ("voxels", "labels", "split", "names", "categories", "manifest")
-"""The arrays of a voxel archive."""
+KINDS = {"voxels": (2, "u"), "labels": (1, "iu"), "split": (1, "U"), "names": (1, "U"), "categories": (1, "U")}
+KEYS = (*KINDS, "manifest")
+"""The arrays of a voxel archive; of all but the manifest the number of axes and the kinds of dtype."""
 
 
 class DataError(ValueError):
     """An archive that is missing, broken or does not hold what was asked for; the message names the way out."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ShapeSet:
     """Shapes of one split.
 
     `voxels` are occupancy, (N, 1, R, R, R) float32 of zeros and ones; `labels` (N,) index `categories`; `names` are the
-    shapes' own; `mean` is the scalar voxel mean of the *training* split of the same choice, subtracted in `centred`.
+    shapes' own; `mean` is the scalar voxel mean of the *training* split of the same choice (of the test split where
+    there is no training shape), subtracted in `centred`.
     """
 
     voxels: Tensor
@@ -67,6 +69,8 @@ def load_shapes(name: str | Path, category: str | None = None, split: str = "tra
 
     Raises `DataError` for an unknown name, category, split or resolution, or a broken archive.
     """
+    if type(resolution) is not int or resolution < 1:
+        raise DataError(f"a resolution must be a whole number of voxels, at least 1, not {resolution!r}")
     archive = _read(_locate(name, resolution))
     if split not in ("train", "test"):
         raise DataError(f"unknown split {split!r}: choose 'train' or 'test'")
@@ -77,7 +81,7 @@ def load_shapes(name: str | Path, category: str | None = None, split: str = "tra
     if category is not None:
         chosen = archive["labels"] == categories.index(category)
     parts = {}
-    for part in ("train", split):
+    for part in {"train", split}:
         rows = np.flatnonzero(chosen & (archive["split"] == part))
         parts[part] = rows, _fit(_unpack(archive, rows), resolution) if len(rows) else None
     rows, voxels = parts[split]
@@ -127,11 +131,17 @@ def _read(path: Path) -> dict:
         dataset = archive["manifest"]["dataset"]
     except DataError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (
+        *(OSError, ValueError, KeyError, TypeError, EOFError, MemoryError, RuntimeError),
+        *(zipfile.BadZipFile, zlib.error),
+    ) as error:
         raise DataError(f"{path} is not a readable voxel archive ({error}): make it again with dnet-data") from error
     voxels, labels, split = archive["voxels"], archive["labels"], archive["split"]
     rows = len(voxels)
-    if not isinstance(side, int) or not 1 <= side <= 1024 or not isinstance(dataset, str):
+    for key, (ndim, kinds) in KINDS.items():
+        if archive[key].ndim != ndim or archive[key].dtype.kind not in kinds:
+            raise DataError(f"{path} is broken: `{key}` is {archive[key].dtype} {archive[key].shape}")
+    if type(side) is not int or not 1 <= side <= 1024 or not isinstance(dataset, str):
         raise DataError(f"{path} is broken: its manifest claims resolution {side!r} and dataset {dataset!r}")
     if voxels.dtype != np.uint8 or voxels.shape != (rows, -(-(side**3) // 8)):
         raise DataError(f"{path} is broken: {side}^3 shapes cannot be packed as {voxels.dtype} {voxels.shape}")

@@ -80,8 +80,8 @@ class Architecture:
             raise ValueError("give s for the Gaussian reference or bounds for the uniform one, not both or neither")
         if self.s is not None and not 0 < self.s < math.inf:
             raise ValueError(f"the reference's standard deviation s must be positive, not {self.s}")
-        if self.bounds is not None and not self.bounds[0] < self.bounds[1]:
-            raise ValueError(f"bounds must be (low, high) with low < high, not {self.bounds}")
+        if self.bounds is not None and not -math.inf < self.bounds[0] < self.bounds[1] < math.inf:
+            raise ValueError(f"bounds must be finite, (low, high) with low < high, not {self.bounds}")
 
 
 PAPER_LAYERS = ((200, 16, 3), (100, 6, 2))
@@ -167,7 +167,8 @@ class DescriptorNet(nn.Module):
         if self.architecture.s is not None:
             return y.square().flatten(1).sum(1) / (2 * self.architecture.s**2) - score
         low, high = self.architecture.bounds or (-math.inf, math.inf)
-        inside = ((y >= low) & (y <= high)).flatten(1).all(1)
+        slack = 1e-6 * (high - low)  # centring and reflecting round
+        inside = ((y >= low - slack) & (y <= high + slack)).flatten(1).all(1)
         return torch.where(inside, -score, math.inf)
 
     forward = energy
@@ -184,6 +185,8 @@ def energy_and_gradient(y: Tensor, energy: Energy) -> tuple[Tensor, Tensor]:
         if not isinstance(e, Tensor) or e.shape != y.shape[:1]:
             found = tuple(e.shape) if isinstance(e, Tensor) else type(e).__name__
             raise ShapeError(f"an energy must map {tuple(y.shape)} to ({y.shape[0]},), but this one returned {found}")
+        if not e.requires_grad:
+            raise ShapeError("this energy does not depend on the shapes through PyTorch: no gradient can be taken")
         (gradient,) = torch.autograd.grad(e.sum(), y)
     return e.detach(), gradient
 
@@ -202,7 +205,7 @@ def hopfield_residual(y: Tensor, net: DescriptorNet) -> Tensor:
 
 @dataclass(frozen=True)
 class GaussianEnergy:
-    """E(y) = sum (y - mean)^2 / (2 variance): an independent Gaussian, normalised by hand in every textbook."""
+    """E(y) = sum (y - mean)^2 / (2 variance): independent Gaussian voxels or coordinates, up to log Z."""
 
     mean: float | Tensor = 0.0
     variance: float | Tensor = 1.0
@@ -221,8 +224,8 @@ class MixtureEnergy:
 
     def __call__(self, y: Tensor) -> Tensor:
         means = self.means.to(y)
-        weights = torch.full((len(means),), 1.0) if self.weights is None else torch.tensor(self.weights)
-        log_weights = (weights / weights.sum()).log().to(y)
+        weights = torch.as_tensor(self.weights or [1.0] * len(means), dtype=y.dtype, device=y.device)
+        log_weights = (weights / weights.sum()).log()
         distance = (y.flatten(1)[:, None] - means[None]).square().sum(-1)  # (N, K)
         log_normal = -distance / (2 * self.std**2) - means.shape[1] * math.log(self.std * math.sqrt(2 * math.pi))
         return -torch.logsumexp(log_weights + log_normal, dim=1)

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -13,7 +13,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     Raises OSError naming `path` when the disk refuses (full, read-only); the old file, if any, is untouched.
     """
     path = Path(path)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
@@ -23,4 +23,5 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise OSError(error.errno, f"could not write {path}: {error.strerror}; what was there is unchanged") from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()

@@ -116,10 +116,14 @@ def langevin_step(
     here         E and dE/dY at y when known (`StepInfo.here` of a Metropolis step): saves one gradient
 
     An energy with `bounds` (uniform reference) is sampled inside them: proposals are reflected at the walls, or, with
-    Metropolis-Hastings, rejected outside. Raises `ShapeError` for a batch or an energy of the wrong kind.
+    Metropolis-Hastings, rejected outside; a start outside is folded inside. Raises `ShapeError` for a batch or an
+    energy of the wrong kind.
     """
     _check(y, step_size, temperature, metropolis)
-    y = y.detach()
+    bounds = getattr(energy, "bounds", None)
+    if bounds is not None and projection is not None and not metropolis:
+        raise ValueError("a bounded energy and a projection need metropolis=True: reflecting breaks the projection")
+    y = y.detach() if bounds is None or here is not None else reflect(y.detach(), *bounds)
     e, g = energy_and_gradient(y, energy) if here is None else here
     drift = g if projection is None else projection(g)
     delta = drift * (-step_size / 2)
@@ -128,14 +132,13 @@ def langevin_step(
         delta.add_(noise if projection is None else projection(noise), alpha=math.sqrt(step_size * temperature))
     proposal, gradient_norm = y + delta, g.flatten(1).norm(dim=1)
     if not metropolis:
-        bounds = getattr(energy, "bounds", None)
-        new = proposal if bounds is None else _reflect(proposal, *bounds)
+        new = proposal if bounds is None else reflect(proposal, *bounds)
         return new, StepInfo(e, gradient_norm, torch.ones_like(e, dtype=torch.bool), torch.zeros_like(e), None)
 
     e_new, g_new = energy_and_gradient(proposal, energy)
     drift_new = g_new if projection is None else projection(g_new)
     log_r = log_acceptance_ratio((e, e_new), (drift, drift_new), delta, step_size, temperature)
-    log_r = torch.where(log_r.isfinite(), log_r, -math.inf)  # outside the bounds, or past the largest float
+    log_r = torch.where(log_r.isnan(), -math.inf, log_r)  # where floats overflowed on both sides
     accepted = _draw(e, generator, torch.Tensor.uniform_).log() < log_r
     pick = accepted.view(-1, *[1] * (y.ndim - 1))
     here = (torch.where(accepted, e_new, e), torch.where(pick, g_new, g))
@@ -158,9 +161,13 @@ def langevin(
     `temperature` may be a function of the step (0, 1, ...), for annealing. The other arguments are `langevin_step`'s.
     Nothing in the loop waits for the device.
     """
+    schedule = temperature if callable(temperature) else lambda step: temperature
+    _check(y, step_size, schedule(0), metropolis)
+    if num_steps is not None and num_steps < 0:
+        raise ValueError(f"num_steps must be at least 0, not {num_steps}")
     if not bool(torch.isfinite(y).all()):
         raise ShapeError("the chains' start contains NaN or infinite values")
-    here, schedule = None, temperature if callable(temperature) else lambda step: temperature
+    here = None
     for step in count() if num_steps is None else range(num_steps):
         y, info = langevin_step(
             y,
@@ -201,7 +208,7 @@ def sample(
 
 
 def _check(y: Tensor, step_size: float, temperature: float, metropolis: bool) -> None:
-    if not isinstance(y, Tensor) or not y.is_floating_point() or y.ndim < 1 or y.numel() == 0:
+    if not isinstance(y, Tensor) or not y.is_floating_point() or y.ndim < 2 or y.numel() == 0:
         found = f"{y.dtype} {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
         raise ShapeError(f"chains must be a non-empty float tensor (N, ...), not {found}")
     if not 0 < step_size < math.inf:
@@ -212,7 +219,8 @@ def _check(y: Tensor, step_size: float, temperature: float, metropolis: bool) ->
         raise ValueError("Metropolis-Hastings needs a temperature above 0: at 0 there is no distribution to keep")
 
 
-def _reflect(y: Tensor, low: float, high: float) -> Tensor:
+def reflect(y: Tensor, low: float, high: float) -> Tensor:
+    """Fold y into [low, high], as a ball between two walls."""
     width = high - low
     phase = torch.remainder(y - low, 2 * width)
-    return low + torch.minimum(phase, 2 * width - phase)
+    return (low + torch.minimum(phase, 2 * width - phase)).clamp(low, high)

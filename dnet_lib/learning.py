@@ -9,6 +9,7 @@ over observed shapes Y_i and synthesized shapes Y~_j.
 """
 
 import copy
+import io
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -22,9 +23,9 @@ from torch import Tensor
 
 from dnet_lib.energy import DescriptorNet
 from dnet_lib.files import atomic_write
-from dnet_lib.langevin import DivergedError, langevin
+from dnet_lib.langevin import DivergedError, langevin, reflect, white_noise
 from dnet_lib.starts import Starts
-from dnet_lib.voxels import check_shapes
+from dnet_lib.voxels import ShapeError, check_shapes
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,23 @@ class Settings:
     """Decay of an exponential moving average of the weights, kept in `Run.averaged`."""
     energy_penalty: float = 0.0
     """Weight of mean E^2, which holds the energies' level where no Gaussian reference does."""
+
+    def __post_init__(self) -> None:
+        rate = self.learning_rate(0) if callable(self.learning_rate) else self.learning_rate
+        for name, value, least in (
+            ("num_iterations", self.num_iterations, 0),
+            ("num_steps", self.num_steps, 1),
+            ("batch_size", self.batch_size, 1),
+            ("learning_rate", rate, 0),
+            ("data_noise", self.data_noise, 0),
+            ("energy_penalty", self.energy_penalty, 0),
+        ):
+            if not least <= value < math.inf:
+                raise ValueError(f"{name} must be at least {least} and finite, not {value}")
+        if not 0 < self.step_size < math.inf:
+            raise ValueError(f"step_size must be positive and finite, not {self.step_size}")
+        if self.average is not None and not 0 <= self.average < 1:
+            raise ValueError(f"average, a decay, must lie in [0, 1), not {self.average}")
 
 
 @dataclass
@@ -93,7 +111,8 @@ class Run:
         )
 
     def restore(self, state: dict) -> None:
-        """Go back to where `state()` was taken."""
+        """Go back to where `state()` was taken; `state` itself stays as it is."""
+        state = copy.deepcopy(state)
         self.net.load_state_dict(state["net"])
         if self.averaged is not None and state["averaged"] is not None:
             self.averaged.load_state_dict(state["averaged"])
@@ -103,23 +122,12 @@ class Run:
         self._order = state["order"].to(self.generator.device)
         self.iteration, self.seconds = state["iteration"], state["seconds"]
 
-    def save(self, path: str | Path) -> None:
-        """Write `state()` beside `path`, then rename: a killed write leaves the old file whole."""
-        with atomic_write(path) as part:
-            torch.save(self.state(), part)
-
-    def load(self, path: str | Path) -> None:
-        """Restore from a file of `save`; raises ValueError naming a file that is not one."""
-        try:
-            self.restore(torch.load(path, map_location=self.generator.device, weights_only=True))
-        except Exception as error:
-            raise ValueError(f"{path} is not a checkpoint of this run ({error}): delete it to begin anew") from error
-
     def next_batch(self, num_shapes: int, size: int) -> Tensor:
         """Row numbers of the next mini-batch: every shape once an epoch, in a fresh order each."""
         while len(self._order) < size:
             fresh = torch.randperm(num_shapes, generator=self.generator, device=self.generator.device)
-            self._order = torch.cat([self._order.to(fresh.device), fresh])
+            late = torch.isin(fresh, self._order.to(fresh.device))  # never the same shape twice in a batch
+            self._order = torch.cat([self._order.to(fresh.device), fresh[~late], fresh[late]])
         index, self._order = self._order[:size], self._order[size:]
         return index
 
@@ -159,6 +167,8 @@ def learning_gradient(
     counts = torch.tensor([len(observed), len(synthesized)], device=shapes.device, dtype=energies.dtype)
     if _world() > 1:
         dist.all_reduce(counts)
+    if not bool((counts > 0).all()):
+        raise ShapeError("eq. (8) compares observed with synthesized shapes: there must be at least one of each")
     e_observed, e_synthesized = energies.split([len(observed), len(synthesized)])
     loss = e_observed.sum() / counts[0] - e_synthesized.sum() / counts[1]
     if energy_penalty:
@@ -205,28 +215,30 @@ def learn(
     Raises `DivergedError` when energies or chains stop being finite, carrying the last good `state` (and `checkpoint`).
     """
     check_shapes(shapes, name="the observed shapes", resolution=run.net.architecture.resolution)
-    device = run.generator.device
+    if settings.batch_size > len(shapes):
+        raise ShapeError(f"batch_size is {settings.batch_size}, but there are only {len(shapes)} observed shapes")
+    device, bounds = run.generator.device, run.net.bounds
     shapes = shapes.to(device)
-    own = None if checkpoint is None else Path(checkpoint).with_suffix(f"{Path(checkpoint).suffix}{_rank() or ''}")
-    if own is not None and own.exists():
-        run.load(own)
+    if checkpoint is not None and Path(checkpoint).exists():
+        run.restore(read_state(checkpoint, device))
     good = run.state()
-    temperature = settings.temperature
     while run.iteration < settings.num_iterations:
-        began = time.perf_counter()
+        began, here = time.perf_counter(), run.iteration
+        if here % save_every == 0:
+            candidate = run.state()
         index = run.next_batch(len(shapes), settings.batch_size)
         observed = shapes[index]
         y, projection = run.starts.begin(observed, index, run.generator)
         if settings.data_noise:
-            fresh = torch.randn(observed.shape, generator=run.generator, device=device, dtype=observed.dtype)
-            observed = observed + settings.data_noise * fresh
+            observed = observed + settings.data_noise * white_noise(observed, run.generator)
+            observed = observed if bounds is None else reflect(observed, *bounds)
         slopes, accepted = [], []
         chain = langevin(
             y,
             run.net,
             num_steps=settings.num_steps,
             step_size=settings.step_size,
-            temperature=temperature(run.iteration) if callable(temperature) else temperature,
+            temperature=settings.temperature(here) if callable(settings.temperature) else settings.temperature,
             metropolis=settings.metropolis,
             projection=projection,
             generator=run.generator,
@@ -236,30 +248,66 @@ def learn(
             accepted.append(info.accepted.float().mean())
         e_observed, e_synthesized, norm = learning_step(run, observed, y, settings)
         run.starts.learn(y)
-        numbers = torch.stack(
-            [e_observed.mean(), e_synthesized.mean(), torch.stack(slopes).mean(), torch.stack(accepted).mean(), norm]
-        )
-        if _world() > 1:
-            dist.all_reduce(numbers)
-            numbers /= _world()
-        eo, es, slope, acceptance, norm_ = numbers.tolist()
-        if not math.isfinite(eo + es + slope + norm_):
-            error = DivergedError(
-                f"the run diverged at iteration {run.iteration}: energies {eo:.3g} (observed), {es:.3g} (synthesized). "
-                f"The last good state (iteration {good['iteration']}) is in .state"
-                + (f" and in {own}" if own is not None and own.exists() else "")
-                + ". Lower the learning rate or the step size, or take more steps"
-            )
-            error.state, error.checkpoint = good, None if own is None else str(own)
-            raise error
+        eo, es, slope, acceptance = _means(e_observed, e_synthesized, torch.stack(slopes), torch.stack(accepted))
+        if not math.isfinite(eo + es + slope + float(norm)):
+            raise _diverged(here, eo, es, good, checkpoint)
+        if here % save_every == 0:  # only now is it known that energies are finite at these weights
+            good = candidate
+            if checkpoint is not None:
+                write_state(good, checkpoint)
         run.iteration += 1
         run.seconds += time.perf_counter() - began
-        if run.iteration % save_every == 0 or run.iteration == settings.num_iterations:
-            good = run.state()
-            if own is not None:
-                run.save(own)
         gap = (es - eo) / observed[0].numel()
-        yield Record(run.iteration, es - eo, eo, es, gap, slope, norm_, acceptance, run.seconds, y)
+        yield Record(run.iteration, es - eo, eo, es, gap, slope, float(norm), acceptance, run.seconds, y)
+    if not all(bool(parameter.isfinite().all()) for parameter in run.net.parameters()):
+        raise _diverged(run.iteration, math.nan, math.nan, good, checkpoint)
+    if checkpoint is not None:
+        write_state(run.state(), checkpoint)
+
+
+def write_state(state: dict, path: str | Path) -> None:
+    """Write a run's state beside `path`, then rename; of several processes the first writes what all of them hold."""
+    states = [state] * _world()
+    if _world() > 1:
+        dist.all_gather_object(states, state)
+    if _rank() == 0:
+        buffer = io.BytesIO()
+        torch.save(states, buffer)
+        with atomic_write(path) as part:
+            part.write_bytes(buffer.getbuffer())
+
+
+def read_state(path: str | Path, device: torch.device | str = "cpu") -> dict:
+    """This process's state in a file of `write_state`; raises ValueError naming a file that is not one."""
+    try:
+        states = torch.load(path, map_location=device, weights_only=True)
+        count = len(states)
+    except Exception as error:
+        raise ValueError(f"{path} is not a checkpoint of a learning run ({error}): delete it to begin anew") from error
+    if count != _world():
+        raise ValueError(f"{path} was written by {count} processes, and these are {_world()}: start as many")
+    return states[_rank()]
+
+
+def _means(e_observed: Tensor, e_synthesized: Tensor, slopes: Tensor, accepted: Tensor) -> list[float]:
+    """Means over the shapes and chains of all processes, each weighing as many as it has."""
+    n, m = len(e_observed), len(e_synthesized)
+    numbers = [e_observed.sum(), e_synthesized.sum(), slopes.mean() * m, accepted.mean() * m]
+    sums = torch.stack([*numbers, *torch.tensor([n, m], device=slopes.device, dtype=slopes.dtype)])
+    if _world() > 1:
+        dist.all_reduce(sums)
+    *totals, n, m = sums.tolist()
+    return [total / count for total, count in zip(totals, (n, m, m, m), strict=True)]
+
+
+def _diverged(step: int, eo: float, es: float, good: dict, checkpoint: str | Path | None) -> DivergedError:
+    where = f".state and in {checkpoint}" if checkpoint else ".state"
+    error = DivergedError(
+        f"the run diverged at iteration {step}: energies {eo:.3g} (observed), {es:.3g} (synthesized). The last good "
+        f"state, of iteration {good['iteration']}, is in {where}. Lower the learning rate or the step size"
+    )
+    error.state, error.checkpoint = good, None if checkpoint is None else str(checkpoint)
+    return error
 
 
 def _world() -> int:

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from dnet_lib.voxels import threshold
+from dnet_lib.voxels import check_shapes, threshold
 
 
 class Neighbours(NamedTuple):
@@ -21,6 +21,8 @@ def nearest(shapes: Tensor, references: Tensor, *, level: float = 0.5) -> Neighb
 
     Occupancy (N, 1, R, R, R) and (M, 1, R, R, R). For binary shapes the squared voxel L2 distance is this count.
     """
+    check_shapes(references, name="the reference shapes")
+    check_shapes(shapes, resolution=references.shape[-1])
     a, b = threshold(shapes, level).flatten(1), threshold(references, level).flatten(1)
     counts = a.sum(1)[:, None] + b.sum(1)[None] - 2 * a @ b.T
     return Neighbours(*counts.min(dim=1))

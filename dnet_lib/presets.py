@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from dnet_lib.checkpoints import Chain
 from dnet_lib.energy import Architecture
 from dnet_lib.learning import Settings
 
@@ -19,45 +20,75 @@ class Switch:
 
 
 @dataclass(frozen=True)
-class GridPreset:
-    """How one grid's descriptor is trained, and how its chain is run afterwards."""
+class Decay:
+    """A schedule over iterations: a straight line from `first` to `last` at iteration `over`, constant after."""
 
-    architecture: Architecture
-    settings: Settings
-    num_chains: int
-    """Chains revised each iteration."""
-    start_std: float = 1.0
-    """Standard deviation of the noise a chain begins with (coarsest grid) or that is added to an up-scaled start."""
-    persistent: bool = True
-    """Coarsest grid: whether chains persist between iterations (Algorithm 1) or begin anew as noise."""
-    pool: int = 512
-    """Finer grids: how many coarse samples are drawn once, to be up-scaled into starts."""
-    sampling_steps: int = 20
-    """Langevin steps of this grid when sampling from scratch."""
+    first: float
+    last: float
+    over: int
+
+    def __call__(self, iteration: int) -> float:
+        return self.first + (self.last - self.first) * min(iteration / self.over, 1)
 
 
 @dataclass(frozen=True)
-class SynthesisPreset:
-    """An experiment of section 6.1: one grid, or several trained one after the other, coarse to fine."""
+class CoarseStart:
+    """Chains start from a Gaussian fitted to shapes down-scaled by `scale`, with `rank` principal axes."""
+
+    scale: int = 2
+    rank: int = 64
+    temperature: float = 0.64
+
+
+@dataclass(frozen=True)
+class Synthesis:
+    """An experiment of section 6.1: synthesis of one category by Algorithm 1."""
 
     name: str
     source: str
-    grids: tuple[GridPreset, ...]
+    architecture: Architecture
+    settings: Settings
+    num_chains: int
+    start: CoarseStart | None
+    """Where chains start anew at every iteration; None for persistent chains begun as white noise N(0, 1)."""
+    sampling: Chain
+    """The chain that samples the trained model from scratch."""
 
 
-PAPER = SynthesisPreset(
-    "paper",
-    "section 6.1 of the paper, as written",
-    (GridPreset(Architecture(32), Settings(temperature=Switch(1.0, 0.0, 100)), num_chains=25),),
+PAPER = Synthesis(
+    name="paper",
+    source="section 6.1 as written",
+    architecture=Architecture(32),
+    settings=Settings(temperature=Switch(1.0, 0.0, at=100)),
+    num_chains=25,
+    start=None,
+    sampling=Chain(num_steps=1000, step_size=0.1),
 )
 
-AUTHORS = SynthesisPreset(
-    "authors",
-    "the authors' 2018 code: step size 0.1^2 and learning rate 0.01; its epochs are iterations here",
-    (
-        replace(
-            PAPER.grids[0],
-            settings=replace(PAPER.grids[0].settings, step_size=0.01, learning_rate=0.01),
-        ),
+AUTHORS = replace(
+    PAPER,
+    name="authors",
+    source="the authors' 2018 code: step size 0.1^2 and learning rate 0.01",
+    settings=replace(PAPER.settings, step_size=0.01, learning_rate=0.01),
+    sampling=Chain(num_steps=1000, step_size=0.01),
+)
+
+CPU = Synthesis(
+    name="cpu",
+    source="this library: a compact descriptor and a coarse start, for about twenty minutes on one core",
+    architecture=Architecture(32, ((96, 8, 4), (96, 4, 2))),
+    settings=Settings(
+        num_iterations=800,
+        num_steps=20,
+        step_size=0.05,
+        temperature=0.0,
+        batch_size=24,
+        learning_rate=Decay(1e-3, 5e-5, over=800),
+        average=0.99,
     ),
+    num_chains=16,
+    start=CoarseStart(),
+    sampling=Chain(num_steps=20, step_size=0.05),
 )
+
+SYNTHESIS = {preset.name: preset for preset in (CPU, PAPER, AUTHORS)}

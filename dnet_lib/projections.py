@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from dnet_lib.voxels import ShapeError, down_scale, up_scale
+from dnet_lib.voxels import ShapeError, check_scale, down_scale, up_scale
 
 Projection = Callable[[Tensor], Tensor]
 
@@ -29,6 +29,5 @@ def missing_detail(scale: int) -> Projection:
 
     C averages blocks of scale^3 voxels (`down_scale`), C^- expands them (`up_scale`).
     """
-    if scale < 1:
-        raise ShapeError(f"scale must be a positive whole number, not {scale}")
+    check_scale(scale)
     return lambda delta: delta - up_scale(down_scale(delta, scale), scale)

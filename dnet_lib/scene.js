@@ -22,7 +22,7 @@
     #canvas { position: absolute; inset: 0; pointer-events: none; }
     #canvas canvas { display: block; }
     .caption { position: absolute; transform: translateX(-50%); white-space: nowrap; pointer-events: none; }
-    #bar { display: flex; gap: .7em; align-items: center; height: 40px; padding: 0 .8em; flex: none; }
+    #bar { display: flex; gap: .7em; align-items: center; height: ${scene.bar}px; padding: 0 .8em; flex: none; }
     #bar input { flex: 1; min-width: 0; accent-color: ${scene.color}; cursor: pointer; }
     #bar button { width: 30px; height: 30px; border: 0; border-radius: 50%; cursor: pointer; color: #fff; background: ${scene.color};
                   display: grid; place-items: center; padding: 0; }
@@ -40,6 +40,18 @@
   view.setAttribute('aria-label', scene.alt + '. Drag, or use the arrow keys, to turn; plus and minus to zoom.');
   const canvas = element('div', { id: 'canvas' }, view);
   const captions = (scene.captions || []).map((text) => element('div', { className: 'caption', textContent: text }, view));
+
+  // ---- on a phone the author's height does not fit: fewer shapes a row, and the height that they need
+  function fit() {
+    const width = view.clientWidth, label = captions.length ? scene.label : 0;
+    if (!frame || !width) return;
+    const box = frame.parentElement;
+    box.dataset.height = box.dataset.height || box.style.height;
+    const columns = Math.min(scene.columns || Math.min(8, Math.floor(width / 85)), scene.shapes);
+    const scale = Math.min(width / columns / scene.cell[0], scene.tall / scene.cell[1]);
+    const height = Math.ceil(scene.shapes / columns) * (scale * scene.cell[1] + label) + 12 + (scene.steps ? scene.bar : 0);
+    box.style.height = width < 600 ? Math.ceil(height) + 'px' : box.dataset.height;
+  }
 
   // ---- where the shapes stand: the columns that let them be drawn largest, or the author's columns
   function layout() {
@@ -226,6 +238,8 @@
   }, { passive: false });
 
   paint();
+  fit();
+  addEventListener('resize', fit);
   if (frame) {
     new MutationObserver(paint).observe(parent.document.documentElement, { attributeFilter: ['data-theme'] });
   }

@@ -5,14 +5,16 @@ what they must keep (a projection or None); `learn(revised)` hears where the cha
 between iterations lives in `state()`, a dict of tensors that `restore(state)` takes back, so that a killed run resumes.
 """
 
+import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
 
+from dnet_lib.langevin import Generators, white_noise
 from dnet_lib.projections import Projection
-from dnet_lib.voxels import up_scale
+from dnet_lib.voxels import ShapeError, down_scale, up_scale
 
 
 class Starts(Protocol):
@@ -64,9 +66,8 @@ class Noise(_Stateless):
     std: float = 1.0
 
     def begin(self, observed, index, generator):
-        shape = (self.num_chains, *observed.shape[1:])
-        fresh = torch.randn(shape, generator=generator, device=observed.device, dtype=observed.dtype)
-        return self.std * fresh, None
+        like = observed.new_empty(self.num_chains, *observed.shape[1:])
+        return self.std * white_noise(like, generator), None
 
 
 @dataclass(frozen=True)
@@ -77,11 +78,30 @@ class Data(_Stateless):
         return observed.clone(), None
 
 
-@dataclass
-class Persistent:
+class _Remembered:
+    """Chains that go on where they stopped; the rows `_slots` are those of the iteration under way."""
+
+    chains: Tensor
+    _slots: Tensor
+
+    def __post_init__(self) -> None:
+        self.chains = self.chains.clone()
+
+    def learn(self, revised):
+        self.chains[self._slots] = revised
+
+    def state(self):
+        return {"chains": self.chains}
+
+    def restore(self, state):
+        self.chains = state["chains"].to(self.chains)
+
+
+@dataclass(eq=False)
+class Persistent(_Remembered):
     """Chains that go on where they stopped: Algorithm 1.
 
-    `chains` (M, 1, R, R, R) are all chains. Each iteration revises `per_iteration` of them, taken in a fresh random
+    `chains` (M, 1, R, R, R) are all chains (copied). Each iteration revises `per_iteration` of them, in a fresh random
     order (all by default); with probability `renew` a chain starts again from N(0, std^2) noise.
     """
 
@@ -97,54 +117,62 @@ class Persistent:
         y = self.chains[self._slots]
         if self.renew:
             again = torch.rand(count, generator=generator, device=y.device) < self.renew
-            fresh = self.std * torch.randn(y.shape, generator=generator, device=y.device, dtype=y.dtype)
-            y = torch.where(again.view(-1, 1, 1, 1, 1), fresh, y)
+            y = torch.where(again.view(-1, 1, 1, 1, 1), self.std * white_noise(y, generator), y)
         return y, None
 
-    def learn(self, revised):
-        self.chains[self._slots] = revised
 
-    def state(self):
-        return {"chains": self.chains}
-
-    def restore(self, state):
-        self.chains = state["chains"].to(self.chains)
-
-
-@dataclass
-class PersistentData(Persistent):
+@dataclass(eq=False)
+class PersistentData(_Remembered):
     """One chain for each training shape, begun at that shape: persistent contrastive divergence (section 4.1).
 
-    `chains` begins as a copy of the centred training shapes, in their order.
+    `chains` begins as (a copy of) the centred training shapes, in their order.
     """
+
+    chains: Tensor
 
     def begin(self, observed, index, generator):
         self._slots = index
         return self.chains[index], None
 
 
-@dataclass(frozen=True)
-class UpScaled(_Stateless):
-    """Up-scaled samples of a coarser grid's model (section 4.2), drawn at random from a pool.
+@dataclass(frozen=True, eq=False)
+class CoarseGaussian(_Stateless):
+    """Up-scaled draws of a Gaussian fitted to low-resolution shapes: the simplest coarse model there is.
 
-    `pool` holds centred coarse samples (M, 1, R/scale, ...); `shift` is added after up-scaling, where the two grids'
-    data were centred by different means. Blocks of equal voxels are a thin set: noise of standard deviation `std`
-    spreads the starts around it.
+    The coarse occupancy is mean + z A with z ~ N(0, T I): its mode is the training mean, its covariance T A^T A; only
+    these two moments are learned from the data. Where section 4.2 starts from a histogram of one voxel, this start
+    knows the rough outline of a category and leaves every detail to the descriptor.
     """
 
-    pool: Tensor
+    mean: Tensor
+    """Mean occupancy of the coarse training shapes, (r^3,)."""
+    factor: Tensor
+    """A, (rank, r^3): the leading principal axes, each as long as the data's standard deviation along it."""
     num_chains: int
-    scale: int = 2
-    shift: float = 0.0
-    std: float = 0.0
+    scale: int
+    """From the coarse grid to the descriptor's."""
+    centre: float
+    """Scalar voxel mean of the descriptor's training shapes, subtracted from the starts."""
+    temperature: float = 1.0
+    """T below 1 draws nearer to the mean."""
+
+    @classmethod
+    def fit(cls, occupancy: Tensor, scale: int, *, rank: int, num_chains: int, temperature: float = 1.0) -> Self:
+        """Mean and `rank` leading principal axes of training shapes (N, 1, R, R, R) down-scaled by `scale`."""
+        coarse = down_scale(occupancy, scale).flatten(1)
+        if not 0 < rank < len(coarse):
+            raise ShapeError(f"{len(coarse)} shapes span at most {len(coarse) - 1} principal axes, not {rank}")
+        mean = coarse.mean(0)
+        _, lengths, axes = torch.linalg.svd(coarse - mean, full_matrices=False)
+        factor = lengths[:rank, None] * axes[:rank] / math.sqrt(len(coarse) - 1)
+        return cls(mean, factor.contiguous(), num_chains, scale, float(occupancy.double().mean()), temperature)
 
     def begin(self, observed, index, generator):
-        rows = torch.randint(len(self.pool), (self.num_chains,), generator=generator, device=self.pool.device)
-        return self.raise_rows(rows, generator), None
+        return self.draw(self.num_chains, generator), None
 
-    def raise_rows(self, rows: Tensor | slice, generator: torch.Generator | None) -> Tensor:
-        """The chosen coarse samples on the finer grid, centred there."""
-        y = up_scale(self.pool[rows], self.scale) + self.shift
-        if self.std:
-            y = y + self.std * torch.randn(y.shape, generator=generator, device=y.device, dtype=y.dtype)
-        return y
+    def draw(self, num_samples: int, generator: Generators = None) -> Tensor:
+        """Starts on the descriptor's grid, centred (N, 1, R, R, R)."""
+        z = white_noise(self.mean.new_empty(num_samples, len(self.factor)), generator)
+        side = round(len(self.mean) ** (1 / 3))
+        coarse = self.mean + math.sqrt(self.temperature) * z @ self.factor
+        return up_scale(coarse.view(-1, 1, side, side, side), self.scale) - self.centre

@@ -1,4 +1,4 @@
-"""Pictures of voxel shapes: live k3d views, their kernel-free twins for the page, PNG fall-backs, and figures with alt text.
+"""Pictures of voxel shapes: live k3d views, their kernel-free twins, PNG fall-backs; figures with alt text.
 
 Shapes are indexed (y, x, z) with z up everywhere in the library; only this module transposes them, for k3d.
 """
@@ -12,7 +12,7 @@ import itertools
 import json
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,33 +25,31 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as MatplotlibFigure
 
 Voxels = NDArray[np.bool_]  # one thresholded shape, (R, R, R), axes (y, x, z)
+MimeBundle = tuple[dict[str, Any], dict[str, Any]]  # data and metadata, as IPython asks for them
 
 BLUE, ORANGE, GREEN, PINK, SKY, RUST, INK = "#3d7ab8", "#e08e1b", "#2f9e77", "#c7709f", "#62b0e0", "#cf5f26", "#2b3440"
 PALETTE = (BLUE, ORANGE, GREEN, PINK, SKY, RUST, INK)  # told apart by colour-blind readers, in this order
-PAPER = "#f6f7f9"
+PAPER, SHAPE = "#f6f7f9", "#6ca0d6"
 YAW, PITCH = 35.0, 22.0  # degrees: every shape first shows its front (-y), seen from above
 ANGLE = 12.0  # degrees of view across the longer side: nearly parallel, so that all shapes of a row look alike
-KEY_LIGHT = (-0.3, 1.0, 0.4)  # from the upper left, in camera axes (right, up, towards the reader)
-LIGHTING = 1.8
-WIDTH = 720  # pixels of a page's text column
-LABEL = 20  # pixels under each shape, where shapes have captions
-SHAPE = "#6ca0d6"
+KEY_LIGHT, LIGHTING = (-0.3, 1.0, 0.4), 1.8  # from the upper left; axes right, up, towards the reader
+WIDTH, TALL = 720, 300  # pixels of a page's text column, and of a shape that stands alone
+LABEL, BAR = 20, 40  # pixels under each captioned shape, and of a chain's controls
+SCENE_JS, FLIPBOOK_JS = (Path(__file__).with_name(name) for name in ("scene.js", "flipbook.js"))
 
 
 def _array(shapes: Any) -> NDArray[Any]:
     """An array or tensor as numpy."""
-    if hasattr(shapes, "detach"):
-        shapes = shapes.detach().cpu().numpy()
-    return np.asarray(shapes)
+    return np.asarray(shapes.detach().cpu().numpy() if hasattr(shapes, "detach") else shapes)
 
 
 def _solid(shape: NDArray[Any], threshold: float) -> Voxels:
     """Voxels at least `threshold` full."""
-    if shape.shape[0] != shape.shape[1] or shape.shape[1] != shape.shape[2] or shape.shape[0] == 0:
+    if len(set(shape.shape)) != 1 or shape.size == 0:
         raise ValueError(f"a shape must be (R, R, R) voxels, not {shape.shape}")
     if not np.isfinite(shape).all():
         raise ValueError("shapes hold NaN or infinity: look at the chain that made them before drawing it")
-    return shape.astype(bool) if shape.dtype == bool else shape >= threshold
+    return shape if shape.dtype == bool else shape >= threshold
 
 
 def _row(shapes: Any, threshold: float) -> tuple[Voxels, ...]:
@@ -77,10 +75,10 @@ def show(
     alt: str | None = None,
     threshold: float = 0.5,
     color: str = SHAPE,
-    height: int | None = None,
     columns: int | None = None,
+    height: int | None = None,
 ) -> Scene:
-    """A view the reader can turn: one shape, a row or grid of shapes, or a chain of steps with a slider and a play button.
+    """A view the reader can turn: a shape, a row or grid of shapes, or a chain with a slider and a play button.
 
     Args:
         shapes: occupancy in [0, 1], array or tensor: (R, R, R), (N, R, R, R) or (N, 1, R, R, R), or a list of such.
@@ -91,8 +89,8 @@ def show(
         alt: what a reader who cannot see the picture should know.
         threshold: a voxel is drawn where the occupancy is at least this.
         color: colour of the shapes, "#rrggbb".
-        height: of the drawing, pixels.
-        columns: of the grid; by default as many as let the shapes be drawn largest.
+        columns: shapes in a row of the grid; by default as many as let them be drawn largest.
+        height: pixels of the drawing on a wide page; by default what the shapes need.
 
     Raises:
         ValueError: shapes of another form, NaN, no shape at all, or texts that do not match the shapes.
@@ -111,76 +109,87 @@ def show(
     for texts, count, what in ((labels, len(steps), "steps"), (captions, len(steps[0]), "shapes")):
         if texts is not None and len(texts) != count:
             raise ValueError(f"{len(texts)} labels for {count} {what}")
-    sides = sorted({f"{v.shape[0]}³" for v in steps[0]}, key=lambda side: int(side[:-1]))
+    sides = " and ".join(f"{side}³" for side in sorted({len(v) for v in steps[0]}))
     many = f"{len(steps[0])} voxel shapes" if len(steps[0]) > 1 else "A voxel shape"
-    plain = f"{many} at {' and '.join(sides)}" + (f", a chain of {len(steps)} steps" if chain else "")
-    across = min(columns or 8, len(steps[0]))
-    rows = math.ceil(len(steps[0]) / across)
     return Scene(
         steps=steps,
         labels=tuple(map(str, labels)) if labels is not None else None,
         captions=tuple(map(str, captions)) if captions is not None else None,
-        alt=alt or plain,
+        alt=alt or f"{many} at {sides}" + (f", a chain of {len(steps)} steps" if chain else ""),
         color=color,
-        height=height or rows * (min(320, max(110, 800 // across)) + (LABEL if captions else 0)),
         columns=columns,
+        tall=height,
     )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Scene:
-    """What `show` returns: a live k3d widget where there is a kernel, a turnable view on the static page, else a PNG."""
+    """What `show` returns: a live k3d widget where there is a kernel, a turnable view on the page, else a PNG."""
 
     steps: tuple[tuple[Voxels, ...], ...]
     labels: tuple[str, ...] | None  # one for each step; None: not a chain
     captions: tuple[str, ...] | None  # one for each shape
     alt: str
     color: str
-    height: int
     columns: int | None
+    tall: int | None  # the author's height
 
     def __repr__(self) -> str:
         return self.alt
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        live = self.widget()._repr_mimebundle_(**kwargs)
-        data, metadata = live if isinstance(live, tuple) else (live, {})
-        picture = self.png()
-        metadata = {**metadata, "image/png": {"width": int.from_bytes(picture[16:20]) // 2}}
-        encoded = base64.b64encode(picture).decode()
-        return {**data, "text/html": self.html(), "image/png": encoded, "text/plain": self.alt}, metadata
+    def _repr_mimebundle_(self, **kwargs: Any) -> MimeBundle:
+        return _bundle(self.widget(), self.html(), self.png(), self.alt, kwargs)
 
     @cached_property
     def cell(self) -> tuple[float, float]:
         """Width and height that one shape needs however it is turned about its axis, in sides of its grid."""
         across = up = 0.0
         for shape in itertools.chain.from_iterable(self.steps):
-            side = shape.shape[0]
+            side = len(shape)
             y, x = np.nonzero(shape.any(axis=2))
             z = np.flatnonzero(shape.any(axis=(0, 1)))
             if len(z):
-                corner = np.abs(np.stack([y, x]) + 0.5 - side / 2) + 0.5
-                across = max(across, float(np.hypot(*corner).max()) / side)
+                across = max(
+                    across, (np.hypot(abs(x + 0.5 - side / 2) + 0.5, abs(y + 0.5 - side / 2) + 0.5) / side).max()
+                )
                 up = max(up, 0.5 - z[0] / side, (z[-1] + 1) / side - 0.5)
-        across, up = (across, float(up)) if across else (0.5, 0.5)
+        across, up = (float(across), float(up)) if across else (0.5, 0.5)
         pitch = math.radians(PITCH)
-        return 2.1 * across, 2.1 * (up * math.cos(pitch) + across * math.sin(pitch))
+        return round(2.1 * across, 4), round(2.1 * (up * math.cos(pitch) + across * math.sin(pitch)), 4)
 
-    def _layout(self, width: float, height: float) -> tuple[int, float, float, float]:
+    @cached_property
+    def height(self) -> int:
+        """Pixels of the drawing, without a chain's controls (as in scene.js)."""
+        columns = min(self.columns or 8, len(self.steps[0]))
+        scale = min(WIDTH / columns / self.cell[0], TALL / self.cell[1])
+        rows = math.ceil(len(self.steps[0]) / columns)
+        return self.tall or math.ceil(rows * (scale * self.cell[1] + self._label)) + 12
+
+    @property
+    def _label(self) -> int:
+        """Pixels under each shape for its caption."""
+        return LABEL if self.captions else 0
+
+    def _layout(self, detail: float = 1.0) -> tuple[int, float, float, float]:
         """Columns, pixels of a grid's side, and pixels from shape to shape across and down (as in scene.js)."""
-        count, label, cell = len(self.steps[0]), LABEL if self.captions else 0, self.cell
+        count, width, height, label = len(self.steps[0]), detail * WIDTH, detail * self.height, detail * self._label
         options = [min(self.columns, count)] if self.columns else range(1, count + 1)
 
         def scale(columns: int) -> float:
-            return min(width / columns / cell[0], (height / math.ceil(count / columns) - label) / cell[1])
+            return min(width / columns / self.cell[0], (height / math.ceil(count / columns) - label) / self.cell[1])
 
         columns = max(options, key=lambda columns: (round(scale(columns), 3), -columns))
         best = scale(columns)
-        return columns, best, min(width / columns, best * cell[0] * 1.25), best * cell[1] + label
+        return columns, best, min(width / columns, best * self.cell[0] * 1.25), best * self.cell[1] + label
+
+    @property
+    def _delay(self) -> int:
+        """Milliseconds for which a step is shown."""
+        return max(80, min(400, 4000 // len(self.steps)))
 
     def widget(self) -> Any:
-        """The live view: a k3d plot, for a chain under a play button and a slider."""
-        plot = self._plot(captions=True)
+        """The live view: a k3d plot, for a chain above a play button and a slider."""
+        plot = self._plot()
         if self.labels is None:
             return plot
         from ipywidgets import HBox, Play, SelectionSlider, VBox, jslink
@@ -191,25 +200,21 @@ class Scene:
         jslink((slider, "index"), (plot, "time"))
         return VBox([plot, HBox([play, slider])])
 
-    @property
-    def _delay(self) -> int:
-        """Milliseconds a step is shown for."""
-        return max(80, min(400, 4000 // len(self.steps)))
-
-    def _plot(self, captions: bool) -> Any:
+    def _plot(self, captions: bool = True) -> Any:
+        """The scene as a k3d plot; a chain's shapes are seen at the time of their step only."""
         import k3d
 
-        columns, scale, across, down = self._layout(WIDTH, self.height)
+        columns, scale, across, down = self._layout()
         rows = math.ceil(len(self.steps[0]) / columns)
         distance = max(rows * down, columns * across / 2) / scale / 2 / math.tan(math.radians(ANGLE / 2))
         pitch = math.radians(PITCH)
         plot = k3d.plot(
             height=self.height,
             background_color=int(PAPER[1:], 16),
+            lighting=LIGHTING,
             grid_visible=False,
             menu_visibility=False,
             axes_helper=0,
-            lighting=LIGHTING,
             camera_auto_fit=False,
             camera_fov=ANGLE,
             camera_mode="orbit",
@@ -219,30 +224,29 @@ class Scene:
             ((i % columns - (columns - 1) / 2) * across / scale, ((rows - 1) / 2 - i // columns) * down / scale)
             for i in range(len(self.steps[0]))
         ]
-        turn = np.eye(4, dtype=np.float32)
-        turn[:3, :3] = _rotation(YAW, 0)
+        placed = np.eye(4, dtype=np.float32)
+        placed[:3, :3] = _rotation(YAW, 0)
         for t, step in enumerate(self.steps):
             for shape, (x, z) in zip(step, centres, strict=True):
-                turn[:3, 3] = x, 0, z
+                placed[:3, 3] = x, 0, z
                 voxels = k3d.voxels(
                     shape.transpose(2, 0, 1).astype(np.uint8),
                     color_map=[int(self.color[1:], 16)],
                     outlines=False,
                     bounds=[-0.5, 0.5] * 3,
-                    model_matrix=turn.copy(),
+                    model_matrix=placed.copy(),
                     compression_level=9,
                     name=self.labels[t] if self.labels else "shape",
                 )
                 voxels.roughness = 1.0
                 if self.labels:
-                    seen = {str(t): True, str(t + 1): False} if t + 1 < len(self.steps) else {str(t): True}
-                    voxels.visible = {"0": False, **seen} if t else seen
+                    times = {0: t == 0, t: True, t + 1: False}
+                    voxels.visible = {str(time): seen for time, seen in times.items() if time < len(self.steps)}
                 plot += voxels
-        for caption, (x, z) in zip(self.captions or () if captions else (), centres, strict=False):
-            below = [x, 0, z - self.cell[1] / 2]
+        for caption, (x, z) in zip(self.captions or (), centres, strict=False) if captions else ():
             plot += k3d.text(
                 html.escape(caption),
-                below,
+                [x, 0, z - self.cell[1] / 2],
                 color=int(INK[1:], 16),
                 size=0.9,
                 reference_point="ct",
@@ -258,24 +262,25 @@ class Scene:
         content = msgpack.unpackb(zlib.decompress(self._plot(captions=False).get_binary_snapshot()))
         for number, item in enumerate(content["objects"], start=1):
             item["id"] = number
-        content["plot"]["camera"] = []  # scene.js places it, for the page's width
+        content["plot"]["camera"] = []  # scene.js places it for the page's width
         return zlib.compress(msgpack.packb(content, use_bin_type=True), 9)
 
     def _document(self, library: str) -> str:
-        """The iframe's document; `library` is what brings k3d's bundle and scene.js."""
-        width, height = self.cell
+        """The iframe's document; `library` brings k3d's bundle and scene.js."""
         settings = {
             "alt": self.alt,
             "steps": self.labels,
             "captions": self.captions,
             "shapes": len(self.steps[0]),
             "columns": self.columns,
-            "cell": [round(width, 4), round(height, 4)],
+            "cell": self.cell,
+            "label": LABEL,
+            "tall": TALL,
+            "bar": BAR,
             "color": self.color,
             "yaw": YAW,
             "pitch": PITCH,
             "angle": ANGLE,
-            "label": LABEL,
             "light": KEY_LIGHT,
             "delay": self._delay,
             "data": base64.b64encode(self._snapshot()).decode(),
@@ -287,78 +292,77 @@ class Scene:
         )
 
     def html(self) -> str:
-        """The view as part of a built page: a picture under an iframe that k3d's bundle, beside the page, brings to life."""
+        """The view as part of a built page: a picture under an iframe that k3d's bundle, beside the page, fills."""
         library = (
             "<script>window.dnetRoot='./_static/k3d/';try{window.dnetRoot=(parent.document.documentElement.dataset"
             ".content_root||'./')+'_static/k3d/'}catch(e){}document.body.append(Object.assign(document.createElement"
             "('script'),{src:dnetRoot+'scene.js'}))</script>"
         )
-        bar = 40 if self.labels else 0
-        fill = "position:absolute;top:0;left:0;width:100%"
+        alt, fill = html.escape(self.alt), "position:absolute;top:0;left:0;width:100%"
         return (
-            f'<div class="dnet-scene" style="position:relative;height:{self.height + bar}px;'
+            f'<div class="dnet-scene" style="position:relative;height:{self.height + (BAR if self.labels else 0)}px;'
             f'background:var(--dnet-paper,{PAPER});border-radius:10px;overflow:hidden;margin:.8em 0">'
-            f'<img class="dark-light" alt="{html.escape(self.alt)}" src="data:image/png;base64,{base64.b64encode(self._poster()).decode()}" '
+            f'<img class="dark-light" alt="{alt}" src="{_data_uri(self._poster())}" '
             f'style="{fill};height:{self.height}px;object-fit:contain;margin:0">'
-            f'<iframe title="3-D view: {html.escape(self.alt)}" style="{fill};height:100%;border:0;color-scheme:light" '
+            f'<iframe title="3-D view: {alt}" style="{fill};height:100%;border:0;color-scheme:light" '
             f'srcdoc="{html.escape(self._document(library))}"></iframe></div>'
         )
 
     def _poster(self) -> bytes:
-        """The first step as the page shows it before WebGL has started: a PNG without background."""
-        columns, scale, across, down = self._layout(WIDTH, self.height)
-        pixels = _grid(self.steps[0], columns, scale, across, down, self.cell, self.color)
-        canvas = np.zeros((self.height, *pixels.shape[1:]), np.uint8)
-        top = max(0, (self.height - len(pixels)) // 2)
-        canvas[top : top + len(pixels)] = pixels[: self.height - top]
-        return _png(canvas, colours=24)
+        """The first step as the page shows it before WebGL starts: a PNG without background, about 15 kB at most."""
+        for detail in (1.0, 0.7, 0.5, 0.35):
+            columns, scale, across, down = self._layout(detail)
+            pixels = _grid(self.steps[0], columns, scale, across, down, detail * self._label, self.color)
+            spare = round(detail * self.height) - len(pixels)
+            pixels = np.pad(pixels, ((max(0, spare // 2), max(0, spare - spare // 2)), (0, 0), (0, 0)))
+            picture = _png(pixels, colours=16)
+            if len(picture) < 15_000:
+                break
+        return picture
 
     def png(self) -> bytes:
-        """The picture for places without JavaScript; of a chain, six of its steps side by side."""
+        """The picture for places without JavaScript, drawn for fine screens; of a chain, six steps side by side."""
         from matplotlib.figure import Figure
 
         if self.labels is None:
-            columns, scale, across, down = self._layout(2 * WIDTH, 2 * self.height)
-            captions, shapes = self.captions, self.steps[0]
+            columns, scale, across, down = self._layout(detail=2)
+            shapes, captions = self.steps[0], self.captions or ()
         else:
             chosen = np.unique(np.linspace(0, len(self.steps) - 1, 6).round().astype(int))
-            columns, captions = len(chosen), tuple(self.labels[t] for t in chosen)
             shapes = tuple(self.steps[t][i] for i in range(len(self.steps[0])) for t in chosen)
+            columns, captions = len(chosen), tuple(self.labels[t] for t in chosen)
             scale = min(2 * WIDTH / columns / self.cell[0], 480 / self.cell[1])
             across, down = scale * self.cell[0], scale * self.cell[1]
-        pixels = _grid(shapes, columns, scale, across, down, self.cell, self.color)
-        high, wide = pixels.shape[:2]
-        figure = Figure(figsize=(wide / 144, high / 144 + 0.3), dpi=144, facecolor=PAPER)
-        axes = figure.add_axes((0, 0.3 / (high / 144 + 0.3), 1, high / 144 / (high / 144 + 0.3)))
+        label = 0 if self.labels else 2 * self._label
+        pixels = _grid(shapes, columns, scale, across, down, label, self.color)
+        margin, (high, wide) = 44 if self.labels else 0, pixels.shape[:2]
+        fig = Figure(figsize=(wide / 144, (high + margin) / 144), dpi=144, facecolor=PAPER)
+        axes = fig.add_axes((0, margin / (high + margin), 1, high / (high + margin)))
         axes.imshow(pixels)
         axes.axis("off")
-        first = len(shapes) - columns if self.labels else 0  # a chain's steps are named once, under its last row
-        for i, caption in enumerate(captions or (), start=first):
-            place = ((i % columns + 0.5) * across, (i // columns + 1) * down)
-            axes.text(*place, caption, ha="center", va="center", color=INK, fontsize=10)
-        return _figure_png(figure)
+        row = len(shapes) // columns if self.labels else 0  # a chain's steps are named once, under its last row
+        for i, caption in enumerate(captions):
+            below = row * down + margin / 2 if self.labels else (i // columns + 1) * down - label / 2
+            axes.text((i % columns + 0.5) * across, below, caption, ha="center", va="center", color=INK, fontsize=10)
+        return _figure_png(fig)
 
     def save(self, path: str | Path) -> Path:
         """Write the scene as a picture (.png) or as one page that needs nothing else (.html)."""
         path = Path(path)
         if path.suffix not in (".png", ".html"):
             raise ValueError(f"a scene is saved as .png or .html, not {path.name!r}")
-        content = self.png() if path.suffix == ".png" else self._standalone().encode()
         part = path.with_name(path.name + ".part")
-        part.write_bytes(content)
+        part.write_bytes(self.png() if path.suffix == ".png" else self._page().encode())
         return part.replace(path)
 
-    def _standalone(self) -> str:
+    def _page(self) -> str:
+        """The view as a page of its own, k3d's bundle included."""
         import k3d
 
         bundle = (Path(k3d.__file__).parent / "static" / "standalone.js").read_text("utf-8")
-        define = "window.define=function(name,_,make){window.k3dLibrary=make()};"
-        player = SCENE_JS.read_text("utf-8")
-        style = f"<style>html{{background:{PAPER}}}</style>"
-        return self._document(f"{style}<script>{define}</script><script>{bundle}</script><script>{player}</script>")
-
-
-SCENE_JS = Path(__file__).with_name("scene.js")
+        define = "window.define=function(name,_,make){if(name==='k3d')window.k3dLibrary=make()};"
+        scripts = "".join(f"<script>{text}</script>" for text in (define, bundle, SCENE_JS.read_text("utf-8")))
+        return self._document(f"<style>html{{background:{PAPER}}}</style>{scripts}")
 
 
 def _rotation(yaw: float, pitch: float) -> NDArray[np.float64]:
@@ -370,51 +374,39 @@ def _rotation(yaw: float, pitch: float) -> NDArray[np.float64]:
 
 
 def _grid(
-    shapes: Sequence[Voxels],
-    columns: int,
-    scale: float,
-    across: float,
-    down: float,
-    cell: tuple[float, float],
-    color: str,
+    shapes: Sequence[Voxels], columns: int, scale: float, across: float, down: float, label: float, color: str
 ) -> NDArray[np.uint8]:
-    """Shapes drawn side by side, RGBA; each has `across` x `down` pixels, at `scale` pixels a grid's side."""
-    wide, high = max(1, round(across)), max(1, round(down))
-    label = down - scale * cell[1]
-    rows = math.ceil(len(shapes) / columns)
-    canvas = np.zeros((rows * high, columns * wide, 4), np.uint8)
+    """Shapes side by side, RGBA, at `scale` pixels a grid's side: each `across` x `down`, the last `label` empty."""
+    wide, high, drawn = max(1, round(across)), max(1, round(down)), max(1, round(down - label))
+    canvas = np.zeros((math.ceil(len(shapes) / columns) * high, columns * wide, 4), np.uint8)
     for i, shape in enumerate(shapes):
         top, left = i // columns * high, i % columns * wide
-        canvas[top : top + high, left : left + wide] = _draw(shape, wide, high, scale, label, color)
+        canvas[top : top + drawn, left : left + wide] = _draw(shape, wide, drawn, scale, color)
     return canvas
 
 
-def _draw(shape: Voxels, wide: int, high: int, scale: float, label: float, color: str) -> NDArray[np.uint8]:
-    """One shape as RGBA pixels, by parallel projection: voxel faces drawn as dense points, from the back to the front."""
+def _draw(shape: Voxels, wide: int, high: int, scale: float, color: str) -> NDArray[np.uint8]:
+    """One shape as RGBA pixels, by parallel projection: voxel faces as dense points, from the back to the front."""
     fine = 2  # drawn twice as fine, then averaged
-    side, turn = shape.shape[0], _rotation(YAW, PITCH)
-    paint = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)])
+    side, turn = len(shape), _rotation(YAW, PITCH)
     towards = np.where(turn[1] < 0, 1, -1)  # the sign of the face that looks at the reader, for each axis
-    voxels = np.pad(shape.transpose(1, 0, 2)[:: towards[0], :: towards[1], :: towards[2]], 1)  # x, y, z; far voxels first
+    voxels = np.pad(shape.transpose(1, 0, 2)[:: towards[0], :: towards[1], :: towards[2]], 1)  # x, y, z; far ones first
     screen = fine * scale / side * turn[[0, 2]] * towards * [[1], [-1]]  # voxels to pixels right and down
     spacing = (np.arange(n := math.ceil(1.1 * fine * scale / side) + 1) + 0.5) / n - 0.5
-    faces, pieces, shades = [], [], []
-    for axis in range(3):
-        bare = np.argwhere(voxels & ~np.roll(voxels, -1, axis))
-        face = np.insert(np.stack(np.meshgrid(spacing, spacing), -1).reshape(-1, 2), axis, 0.5, axis=1)
-        faces.append(bare)
-        pieces.append(np.full(len(bare), axis))
-        shades.append((face @ screen.T, _shade(towards[axis] * turn[[0, 2, 1], axis] * (1, 1, -1))))
-    corner, kind = np.concatenate(faces), np.concatenate(pieces)
-    order = np.lexsort(corner.T[::-1])
-    corner, kind = corner[order], kind[order]
-    middle = (corner - (side + 1) / 2) @ screen.T + [fine * wide / 2, fine * (high - label) / 2]
-    points = np.stack([offsets for offsets, _ in shades]).astype(np.float32)
-    where = np.floor(middle[:, None].astype(np.float32) + points[kind]).astype(np.int32)
+    patch = np.stack(np.meshgrid(spacing, spacing), -1).reshape(-1, 2)
+    bare = [np.argwhere(voxels & ~np.roll(voxels, -1, axis)) for axis in range(3)]
+    place, axis = np.concatenate(bare), np.repeat(range(3), [len(faces) for faces in bare])
+    order = np.lexsort(place.T[::-1])
+    place, axis = place[order], axis[order]
+    middle = (place - (side + 1) / 2) @ screen.T + [fine * wide / 2, fine * high / 2]
+    points = np.stack([np.insert(patch, a, 0.5, axis=1) @ screen.T for a in range(3)])
+    where = np.floor(middle[:, None].astype(np.float32) + points.astype(np.float32)[axis]).astype(np.int32)
     column, row = np.clip(where[..., 0], 0, fine * wide - 1), np.clip(where[..., 1], 0, fine * high - 1)
+    paint = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)])
+    shades = [_shade(towards[a] * turn[[0, 2, 1], a] * (1, 1, -1)) for a in range(3)]
+    colours = np.array([[*np.minimum(shade * paint, 255), 255] for shade in shades], np.float32)
     pixels = np.zeros((fine * high * fine * wide, 4), np.float32)
-    levels = np.array([np.append(np.minimum(shade * paint, 255), 255) for _, shade in shades], np.float32)
-    pixels[row * (fine * wide) + column] = levels[kind][:, None]  # a pixel keeps what was drawn last, the nearest
+    pixels[row * (fine * wide) + column] = colours[axis][:, None]  # a pixel keeps what was drawn last, the nearest
     pixels = pixels.reshape(high, fine, wide, fine, 4).mean(axis=(1, 3))
     pixels[..., :3] *= 255 / np.maximum(pixels[..., 3:], 1)
     return np.rint(pixels).astype(np.uint8)
@@ -423,7 +415,7 @@ def _draw(shape: Voxels, wide: int, high: int, scale: float, label: float, color
 def _shade(normal: NDArray[np.float64]) -> float:
     """Brightness of a matt face under k3d's lights; axes right, up, towards the reader."""
     lights = ((KEY_LIGHT, 0.4), ((0, 0, 1), 0.15), ((-0.25, -1, 1), 0.15), ((-2.5, 0.4, -1), 0.1))
-    return 0.2 + LIGHTING * sum(power * max(0.0, float(normal @ light) / math.hypot(*light)) for light, power in lights)
+    return 0.2 + LIGHTING * sum(p * max(0.0, float(normal @ light) / math.hypot(*light)) for light, p in lights)
 
 
 def _png(pixels: NDArray[np.uint8], colours: int) -> bytes:
@@ -435,16 +427,31 @@ def _png(pixels: NDArray[np.uint8], colours: int) -> bytes:
     return out.getvalue()
 
 
-def _figure_png(figure: MatplotlibFigure, colours: int = 128) -> bytes:
+def _figure_png(fig: MatplotlibFigure) -> bytes:
     """A matplotlib figure as an opaque PNG with a palette, a third of the size of the usual one."""
     from PIL import Image
 
     out = io.BytesIO()
-    figure.savefig(out, format="png")
-    picture = Image.open(out).convert("RGB").quantize(colours, dither=Image.Dither.NONE)
+    fig.savefig(out, format="png")
+    small = Image.open(out).convert("RGB").quantize(128, dither=Image.Dither.NONE)
     out = io.BytesIO()
-    picture.save(out, "PNG", optimize=True)
+    small.save(out, "PNG", optimize=True)
     return out.getvalue()
+
+
+def _data_uri(picture: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(picture).decode()
+
+
+def _bundle(live: Any, page: str, picture: bytes, alt: str, kwargs: dict[str, Any]) -> MimeBundle:
+    """What a front end may choose from: the live widget, the page's HTML, a PNG at half its pixels, the alt text."""
+    data, metadata = {}, {}
+    if live is not None:
+        bundle = live._repr_mimebundle_(**kwargs)
+        data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
+    size = {"width": int.from_bytes(picture[16:20], "big") // 2}
+    data = {**data, "text/html": page, "image/png": base64.b64encode(picture).decode(), "text/plain": alt}
+    return data, {**metadata, "image/png": size}
 
 
 def plot_style() -> None:
@@ -456,6 +463,7 @@ def plot_style() -> None:
         {
             "figure.figsize": (7.0, 3.4),
             "figure.dpi": 144,
+            "savefig.dpi": 144,
             "figure.facecolor": PAPER,
             "savefig.facecolor": PAPER,
             "figure.constrained_layout.use": True,
@@ -485,7 +493,7 @@ def plot_style() -> None:
 
 @dataclass(frozen=True, repr=False)
 class Picture:
-    """A finished figure with the text a reader who cannot see it gets instead."""
+    """A finished figure with the text that a reader who cannot see it gets instead."""
 
     content: bytes
     alt: str
@@ -495,31 +503,145 @@ class Picture:
         return self.alt
 
     def html(self) -> str:
+        """The picture as part of a page."""
         return (
-            f'<img class="dnet-figure dark-light" alt="{html.escape(self.alt)}" src="{_data_uri(self.content)}" '
-            f'style="display:block;width:{self.width}px;max-width:100%;height:auto;margin:.8em auto;border-radius:10px">'
+            f'<img class="dnet-figure dark-light" alt="{html.escape(self.alt)}" src="{_data_uri(self.content)}" style="'
+            f'display:block;width:{self.width}px;max-width:100%;height:auto;margin:.8em auto;border-radius:10px">'
         )
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
-        picture = base64.b64encode(self.content).decode()
-        return {"text/html": self.html(), "image/png": picture, "text/plain": self.alt}
-
-
-def _data_uri(picture: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(picture).decode()
+    def _repr_mimebundle_(self, **kwargs: Any) -> MimeBundle:
+        return _bundle(None, self.html(), self.content, self.alt, kwargs)
 
 
 def figure(fig: MatplotlibFigure, alt: str) -> Picture:
     """Finish a matplotlib figure: its picture with `alt`, the text that says what it shows."""
     if not alt.strip():
         raise ValueError("a figure needs an alt text: say what it shows")
-    content, width = _figure_png(fig), round(fig.get_figwidth() * 100)
-    _close(fig)
-    return Picture(content, alt, width)
+    return Picture(_finish(fig), alt, round(fig.get_figwidth() * 100))
 
 
-def _close(fig: MatplotlibFigure) -> None:
-    """Take a figure out of pyplot's hands, so that a notebook does not draw it a second time."""
+def _finish(fig: MatplotlibFigure) -> bytes:
+    """The figure's PNG; pyplot forgets the figure, so that a notebook does not draw it a second time."""
     from matplotlib import pyplot
 
+    content = _figure_png(fig)
     pyplot.close(fig)
+    return content
+
+
+def frames(figures: Iterable[MatplotlibFigure], labels: Sequence[object], alt: str, *, name: str = "step") -> Flipbook:
+    """A film of figures, one for each of `labels`, which the reader scrubs and plays on the static page.
+
+    Give every figure the same size and the same axis limits. A generator is welcome: each figure is closed in turn.
+    """
+    pictures = iter(figures)
+    book = flipbook(lambda _: next(pictures, None), {name: labels}, alt, play=name)
+    if next(pictures, None) is not None:
+        raise ValueError(f"there are more figures than the {len(labels)} labels")
+    return book
+
+
+def flipbook(
+    draw: Callable[..., MatplotlibFigure | None],
+    controls: Mapping[str, Sequence[object]],
+    alt: str,
+    *,
+    play: str | None = None,
+    live: Any = None,
+) -> Flipbook:
+    """Every combination of the controls' values as a picture: a panel that needs no kernel.
+
+    Args:
+        draw: makes the figure for one value of each control, in their order. All figures must have one size.
+        controls: name and values of each control: a slider for three or more numbers, else a menu.
+        alt: what a reader who cannot see the figures should know; the chosen values are added to it.
+        play: the control that a play button runs through.
+        live: a widget that takes the panel's place where there is a kernel.
+
+    Raises:
+        ValueError: no value for a control, figures of different sizes, too few figures, or no alt text.
+    """
+    if not alt.strip():
+        raise ValueError("a flip-book needs an alt text: say what it shows")
+    if not controls or not all(len(values) for values in controls.values()):
+        raise ValueError("a flip-book needs at least one control, and every control at least one value")
+    if play is not None and play not in controls:
+        raise ValueError(f"there is no control {play!r} to play; the controls are {', '.join(controls)}")
+    pictures: list[bytes] = []
+    sizes = set()
+    for values in itertools.product(*controls.values()):
+        fig = draw(*values)
+        if fig is None:
+            raise ValueError(f"there are only {len(pictures)} figures for the labels")
+        sizes.add(tuple(fig.get_size_inches().round(3)))
+        pictures.append(_finish(fig))
+    if len(sizes) > 1:
+        raise ValueError(f"all figures of a flip-book must have one size, not {sorted(sizes)} inches")
+    named = {name: tuple(map(_text, values)) for name, values in controls.items()}
+    sliders = frozenset(name for name, values in controls.items() if name == play or _numeric(values))
+    return Flipbook(tuple(pictures), named, sliders, alt, play, live, round(100 * sizes.pop()[0]))
+
+
+def _numeric(values: Sequence[object]) -> bool:
+    """Whether a control's values are worth a slider: three or more numbers."""
+    return len(values) > 2 and all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
+
+
+def _text(value: object) -> str:
+    """A control's value as the reader sees it."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+@dataclass(frozen=True, repr=False)
+class Flipbook:
+    """What `frames` and `flipbook` return: a picture for every combination of the controls, the last one fastest."""
+
+    pictures: tuple[bytes, ...]
+    controls: dict[str, tuple[str, ...]]
+    sliders: frozenset[str]  # the other controls are menus
+    alt: str
+    play: str | None
+    live: Any
+    width: int
+
+    def __repr__(self) -> str:
+        return self.alt
+
+    def html(self) -> str:
+        """The flip-book as part of a page, with nothing outside it; any number of them may share the page."""
+        button = (
+            '<button type="button" aria-label="Play" style="width:30px;height:30px;border:0;border-radius:50%;'
+            f'padding:0;background:{BLUE};color:#fff;font-size:12px;cursor:pointer">&#9654;</button>'
+        )
+        controls = "".join(self._control(name, texts) for name, texts in self.controls.items())
+        return (
+            f'<div class="dnet-flipbook" style="width:{self.width}px;max-width:100%;margin:.8em auto;overflow:hidden;'
+            f'border-radius:10px;background:{PAPER};color:{INK};font:14px/1.3 system-ui,sans-serif">'
+            f'<img class="dark-light" alt="{html.escape(self.alt)}" src="{_data_uri(self.pictures[0])}" '
+            'style="display:block;width:100%;height:auto;margin:0">'
+            '<div style="display:flex;flex-wrap:wrap;gap:.4em 1.4em;align-items:center;padding:.2em 1em .8em">'
+            f"{button if self.play else ''}{controls}</div>"
+            f'<script type="application/json">{json.dumps([_data_uri(picture) for picture in self.pictures])}</script>'
+            f"<script>{FLIPBOOK_JS.read_text('utf-8')}</script></div>"
+        )
+
+    def _control(self, name: str, texts: tuple[str, ...]) -> str:
+        about = f'data-control="{html.escape(name)}" data-texts="{html.escape(json.dumps(texts))}"'
+        if name in self.sliders:
+            about += " data-play" if name == self.play else ""
+            wide, grow = 0.6 * max(map(len, texts)), "1 1 14em"
+            field = (
+                f'<input type="range" {about} min="0" max="{len(texts) - 1}" value="0" step="1" '
+                f'style="flex:1;min-width:5em;accent-color:{BLUE}">'
+                f'<output style="min-width:{wide:.1f}em">{html.escape(texts[0])}</output>'
+            )
+        else:
+            options = "".join(f'<option value="{i}">{html.escape(text)}</option>' for i, text in enumerate(texts))
+            field, grow = f'<select {about} style="font:inherit;padding:.15em .3em">{options}</select>', "0 1 auto"
+        style = f"display:flex;gap:.6em;align-items:center;margin:0;flex:{grow}"
+        return f'<label style="{style}">{html.escape(name)} {field}</label>'
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> MimeBundle:
+        return _bundle(self.live, self.html(), self.pictures[0], self.alt, kwargs)

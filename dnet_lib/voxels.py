@@ -29,12 +29,19 @@ def check_shapes(y: Tensor, *, name: str = "shapes", resolution: int | None = No
     return y
 
 
+def check_scale(scale: int) -> int:
+    """Return `scale` if it is a whole number above 0, else raise `ShapeError`."""
+    if type(scale) is not int or scale < 1:
+        raise ShapeError(f"a scale must be a whole number, at least 1, not {scale!r}")
+    return scale
+
+
 def down_scale(y: Tensor, scale: int) -> Tensor:
     """The low-resolution version C Y: each block of scale^3 voxels becomes its mean.
 
     (N, 1, R, R, R) -> (N, 1, R/scale, R/scale, R/scale). Section 4.2 and 6.3 of the paper.
     """
-    if y.shape[-1] % scale:
+    if y.shape[-1] % check_scale(scale):
         raise ShapeError(f"a grid of {y.shape[-1]}^3 voxels cannot be cut into blocks of {scale}^3")
     return F.avg_pool3d(y, scale)
 
@@ -42,7 +49,7 @@ def down_scale(y: Tensor, scale: int) -> Tensor:
 def up_scale(y: Tensor, scale: int) -> Tensor:
     """The pseudo-inverse of `down_scale`: each voxel is expanded into a block of scale^3 equal ones."""
     for axis in (2, 3, 4):
-        y = y.repeat_interleave(scale, dim=axis)
+        y = y.repeat_interleave(check_scale(scale), dim=axis)
     return y
 
 

@@ -1,0 +1,191 @@
+"""`dnet-data`, also `python -m data_prep`: makes, imports and shows voxel archives."""
+
+import argparse
+import errno
+import re
+import sys
+from collections.abc import Sequence
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+from .archive import CATEGORIES, MAX_RESOLUTION, cache_dir, read_archive, sha256_of, write_archive
+from .furniture import make_furniture
+from .layouts import SUFFIXES, import_shapes
+from .modelnet10 import URL, Recipe, fetch_zip, voxelize_zip
+from .report import at_most, contact_sheet, describe, text_picture
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")
+    try:
+        return arguments.run(arguments)
+    except KeyboardInterrupt:
+        print("dnet-data: interrupted; the same command goes on where it was", file=sys.stderr)
+        return 130
+    except BrokenProcessPool:
+        problem = "a worker process died, perhaps for want of memory; run the same command again with fewer --workers"
+    except OSError as error:
+        problem = str(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            where = f" ({error.filename})" if error.filename else ""
+            problem = f"the disk is full{where}: make room and run the same command again; no archive was changed"
+    except MemoryError:
+        problem = "out of memory: choose a lower --resolution or fewer shapes"
+    except ValueError as error:
+        problem = str(error)
+    print(f"dnet-data: {problem}", file=sys.stderr)
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="dnet-data", description="Make, import and show archives of voxel shapes.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: object, text: str, out: str = "") -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(run=run)
+        if out:
+            sub.add_argument("--out", type=Path, metavar="FILE", help=f"archive to write (default: {out})")
+        return sub
+
+    def count(text: str) -> int:
+        if not text.isdecimal():
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0")
+        return int(text)
+
+    def side(text: str) -> int:
+        if not 1 <= count(text) <= MAX_RESOLUTION:
+            raise argparse.ArgumentTypeError(f"{text} is not from 1 to {MAX_RESOLUTION}")
+        return int(text)
+
+    sub = command("shapes", _shapes, "Make procedural furniture.", "furniture_<R>.npz in the cache folder")
+    sub.add_argument("--resolution", type=side, default=32, metavar="R", help="voxels a side (default: 32)")
+    sub.add_argument("--train", type=count, default=100, metavar="N", help="training shapes a category (default: 100)")
+    sub.add_argument("--test", type=count, default=20, metavar="N", help="test shapes a category (default: 20)")
+    sub.add_argument("--seed", type=count, default=0, metavar="S", help="the same seed makes the same shapes")
+
+    text = "Fetch ModelNet10 (450 MB, free for research use) and voxelize it as 3D ShapeNets did."
+    sub = command("modelnet10", _modelnet10, text, "modelnet10_<R>.npz in the cache folder")
+    sub.add_argument("--zip", type=Path, metavar="FILE", help=f"the zip, if you have it (default: {URL})")
+    sub.add_argument("--sha256", metavar="HASH", help="what the zip's hash must be (default: what it was at first)")
+    sub.add_argument("--resolution", type=side, default=32, metavar="R", help="voxels a side (default: 32)")
+    sub.add_argument("--padding", type=count, default=3, metavar="P", help="of them, empty on each side (default: 3)")
+    turns = {"type": int, "choices": range(1, 13), "metavar": "1..12"}
+    sub.add_argument("--turns", **turns, default=1, help="of each mesh, 30 degrees apart (default: 1)")  # type: ignore[arg-type]
+    sub.add_argument("--workers", type=side, metavar="N", help="processes (default: one for each core)")
+
+    text = "Read other people's voxels: .npz, 3D ShapeNets .mat, .binvox and .npy files, and folders of them."
+    sub = command("import", _import, text, "<name>_<R>.npz in the cache folder")
+    sub.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="files or folders")
+    sub.add_argument("--layout", choices=["auto", *SUFFIXES], default="auto", help="what the files are (default: auto)")
+    sub.add_argument("--axes", metavar="yxz", help="the files' axes in order, - reverses (default: the layout's own)")
+    sub.add_argument("--category", choices=CATEGORIES, metavar="NAME", help="of all shapes (default: what files say)")
+    sub.add_argument(
+        "--split", choices=("train", "test"), default="train", help="where files do not say (default: train)"
+    )
+    sub.add_argument(
+        "--turns", choices=("first", "all"), default="first", help="of 3D ShapeNets' twelve (default: first)"
+    )
+    sub.add_argument("--resolution", type=side, metavar="R", help="pad with empty voxels to R a side, or cut them off")
+    sub.add_argument("--name", help="of the dataset (default: from the first path)")
+    sub.add_argument("--force", action="store_true", help="overwrite an archive in the cache folder")
+
+    sub = command("info", _info, "Show what an archive holds.")
+    sub.add_argument("archive", type=Path, metavar="ARCHIVE")
+    sub.add_argument("--png", type=Path, metavar="FILE", help="also draw a sheet of its shapes")
+    return parser
+
+
+def _shapes(arguments: argparse.Namespace) -> int:
+    side, train, test, seed = arguments.resolution, arguments.train, arguments.test, arguments.seed
+    voxels, labels, split, names = make_furniture(side, train=train, test=test, seed=seed)
+    manifest = {
+        "dataset": "furniture",
+        "source": f"dnet-data shapes --resolution {side} --train {train} --test {test} --seed {seed}",
+        "sha256": None,
+        "fill_rule": "solid",
+        "padding": max(1, 3 * side // 32),
+    }
+    out = arguments.out or cache_dir() / f"furniture_{side}.npz"
+    print(describe(write_archive(out, voxels, labels, split, names, manifest)))
+    return _written(out)
+
+
+def _modelnet10(arguments: argparse.Namespace) -> int:
+    recipe = Recipe(arguments.resolution, arguments.padding, arguments.turns)
+    path, sha256 = arguments.zip, arguments.sha256
+    if not path:
+        path, sha256 = fetch_zip(cache_dir(), sha256=sha256)
+    out = arguments.out or cache_dir() / f"modelnet10_{recipe.resolution}.npz"
+    archive, failures, remarks, notes = voxelize_zip(path, out, recipe, sha256=sha256, workers=arguments.workers)
+    print("\n".join(at_most(notes)))
+    if remarks:
+        print(
+            f"{len(remarks)} meshes are odd, and voxelized as the official convention does:",
+            *at_most(remarks, 5),
+            sep="\n",
+        )
+    if failures:
+        print(f"{len(failures)} meshes could not be voxelized:", *at_most(failures, 1000), sep="\n", file=sys.stderr)
+    if archive is None:
+        raise ValueError(f"{path}: no mesh could be voxelized")
+    print(describe(archive))
+    return _written(out)
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    paths = arguments.paths
+    found = import_shapes(
+        paths,
+        layout=arguments.layout,
+        axes=arguments.axes,
+        category=arguments.category,
+        split=arguments.split,
+        turns=arguments.turns,
+        resolution=arguments.resolution,
+        progress=True,
+    )
+    name = arguments.name or re.sub(r"_\d+$", "", paths[0].resolve().stem)
+    out = arguments.out or cache_dir() / f"{name}_{found.resolution}.npz"
+    if not arguments.out and out.exists() and not arguments.force:
+        raise ValueError(f"{out} exists: choose another --out or --name, or give --force")
+    manifest = {
+        "dataset": name,
+        "resolution": found.resolution,
+        "source": ", ".join(path.resolve().name for path in paths),
+        "sha256": found.sha256,
+        "fill_rule": "as imported",
+        "padding": found.padding,
+        "problems": len(found.problems),
+    }
+    archive = write_archive(out, found.packed, found.labels, found.split, found.names, manifest)
+    print("\n".join(at_most(found.notes)))
+    if found.problems:
+        print(f"{len(found.problems)} could not be read:", *at_most(found.problems), sep="\n", file=sys.stderr)
+    print(describe(archive))
+    return _written(out)
+
+
+def _info(arguments: argparse.Namespace) -> int:
+    archive = read_archive(arguments.archive)
+    print(f"{arguments.archive}  {arguments.archive.stat().st_size:,} bytes, sha256 {sha256_of(arguments.archive)}")
+    print(describe(archive))
+    extra = {key: value for key, value in archive.manifest.items() if key not in ("dataset", "source", "fill_rule")}
+    print("", "manifest    " + ", ".join(f"{key} {value}" for key, value in extra.items()), sep="\n")
+    print("", text_picture(archive), sep="\n")
+    if arguments.png:
+        contact_sheet(archive, arguments.png)
+        return _written(arguments.png)
+    return 0
+
+
+def _written(path: Path) -> int:
+    print(f"written: {path} ({path.stat().st_size:,} bytes)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
