@@ -75,15 +75,15 @@ AUTHORS = replace(
 
 CPU = Synthesis(
     name="cpu",
-    source="this library: a compact descriptor and a coarse start, for about twenty minutes on one core",
+    source="this library: a compact descriptor and a coarse start, for about 25 minutes on one core",
     architecture=Architecture(32, ((96, 8, 4), (96, 4, 2))),
     settings=Settings(
-        num_iterations=800,
+        num_iterations=1000,
         num_steps=20,
         step_size=0.05,
         temperature=0.0,
         batch_size=24,
-        learning_rate=Decay(1e-3, 5e-5, over=800),
+        learning_rate=Decay(1e-3, 5e-5, over=1000),
         average=0.99,
     ),
     num_chains=16,
