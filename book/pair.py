@@ -1,11 +1,10 @@
-"""Pair the chapters: fill in what derives from the repository's address, and write the .ipynb that Colab opens.
+"""Pair the chapters: fill in their install cell, and write the .ipynb that Colab opens.
 
-The address stands in one place, `[project.urls] Repository` of pyproject.toml. From it come each chapter's badge line
-and its (hidden) install cell. `python book/pair.py` writes, `python book/pair.py --check` only tells what would change.
+The project's address stands in one place, `[project.urls] Repository` of pyproject.toml: the install cell derives from
+it here, the page's buttons and badges do when the page is built. `python book/pair.py` writes, `--check` only compares.
 """
 
 import argparse
-import json
 import re
 import sys
 import tomllib
@@ -15,8 +14,9 @@ import jupytext
 
 BOOK = Path(__file__).parent
 CHAPTERS = sorted(BOOK.glob("[0-9][0-9]_*.md"))
-RUN_TIMES = BOOK / "run_times.json"
 
+TAGS = r"(?::tags: \[[^\]]*\bsetup\b[^\]]*\]|---\ntags: \[[^\]]*\bsetup\b[^\]]*\]\n---)"
+SETUP_CELL = re.compile(rf"(^```\{{code-cell\}} ipython3\n{TAGS}\n)(.*?)(^```$)", re.MULTILINE | re.DOTALL)
 SETUP = """\
 # On Colab this installs the library; elsewhere it does nothing.
 import importlib.util
@@ -32,20 +32,11 @@ def repository() -> str:
 
 
 def filled(chapter: Path) -> str:
-    """The chapter's text with its badge line and its install cell derived from the address."""
-    text, owner = chapter.read_text(), repository().removeprefix("https://github.com/")
-    seconds = json.loads(RUN_TIMES.read_text()).get(chapter.stem) if RUN_TIMES.exists() else None
-    notebook = f"book/{chapter.stem}.ipynb"
-    colab = f"https://colab.research.google.com/github/{owner}/blob/main/{notebook}"
-    binder = f"https://mybinder.org/v2/gh/{owner}/main?urlpath=lab/tree/{notebook}"
-    badges = f"[Open in Colab]({colab}) · [Open in Binder]({binder})"
-    if seconds is not None:
-        badges += f" · about {seconds} s on 2 cores" if seconds < 100 else f" · about {seconds / 60:.0f} minutes on 2 cores"
-    text, badge_lines = re.subn(r"^(?:% badges|<!-- badges -->\n.*)$", f"<!-- badges -->\n{badges}", text, flags=re.M)
-    cell = re.compile(r"(^```\{code-cell\} ipython3\n(?::tags: \[[^\]]*\bsetup\b[^\]]*\]|---\ntags: \[[^\]]*\bsetup\b[^\]]*\]\n---)\n)(.*?)(^```$)", re.M | re.S)
-    text, cells = cell.subn(lambda m: m[1] + "\n" + SETUP.format(repository=repository()) + m[3], text)
-    if badge_lines != 1 or cells != 1:
-        sys.exit(f"{chapter.name} needs one `% badges` line and one cell tagged `setup`, not {badge_lines} and {cells}")
+    """The chapter's text with its (hidden) install cell derived from the address."""
+    text = chapter.read_text()
+    text, cells = SETUP_CELL.subn(lambda m: m[1] + "\n" + SETUP.format(repository=repository()) + m[3], text)
+    if cells != 1:
+        sys.exit(f"{chapter.name} needs one cell tagged `setup`, not {cells}")
     return text
 
 

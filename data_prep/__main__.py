@@ -2,7 +2,6 @@
 
 import argparse
 import errno
-import re
 import sys
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -30,8 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         problem = str(error)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            where = f" ({error.filename})" if error.filename else ""
-            problem = f"the disk is full{where}: make room and run the same command again; no archive was changed"
+            problem = f"{error.filename}: the disk is full; make room and run again, nothing half-written is kept"
     except MemoryError:
         problem = "out of memory: choose a lower --resolution or fewer shapes"
     except ValueError as error:
@@ -137,34 +135,16 @@ def _modelnet10(arguments: argparse.Namespace) -> int:
 
 
 def _import(arguments: argparse.Namespace) -> int:
-    paths = arguments.paths
-    found = import_shapes(
-        paths,
-        layout=arguments.layout,
-        axes=arguments.axes,
-        category=arguments.category,
-        split=arguments.split,
-        turns=arguments.turns,
-        resolution=arguments.resolution,
-        progress=True,
-    )
-    name = arguments.name or re.sub(r"_\d+$", "", paths[0].resolve().stem)
-    out = arguments.out or cache_dir() / f"{name}_{found.resolution}.npz"
+    keys = ("layout", "axes", "category", "split", "turns", "resolution", "name")
+    options = {key: getattr(arguments, key) for key in keys}
+    found, problems, notes = import_shapes(arguments.paths, progress=True, **options)
+    out = arguments.out or cache_dir() / f"{found.manifest['dataset']}_{found.resolution}.npz"
     if not arguments.out and out.exists() and not arguments.force:
         raise ValueError(f"{out} exists: choose another --out or --name, or give --force")
-    manifest = {
-        "dataset": name,
-        "resolution": found.resolution,
-        "source": ", ".join(path.resolve().name for path in paths),
-        "sha256": found.sha256,
-        "fill_rule": "as imported",
-        "padding": found.padding,
-        "problems": len(found.problems),
-    }
-    archive = write_archive(out, found.packed, found.labels, found.split, found.names, manifest)
-    print("\n".join(at_most(found.notes)))
-    if found.problems:
-        print(f"{len(found.problems)} could not be read:", *at_most(found.problems), sep="\n", file=sys.stderr)
+    archive = write_archive(out, found.packed, found.labels, found.split, found.names, found.manifest)
+    print("\n".join(at_most(notes)))
+    if problems:
+        print(f"{len(problems)} could not be read:", *at_most(problems), sep="\n", file=sys.stderr)
     print(describe(archive))
     return _written(out)
 

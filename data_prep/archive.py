@@ -85,12 +85,23 @@ def sha256_of(path: Path) -> str:
 
 
 @contextmanager
+def blaming(path: Path) -> Iterator[None]:
+    """Name the file in an error that does not, such as a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno and not error.filename:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+
+
+@contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """A file beside `path` that takes its place when the block ends well, and disappears when it does not."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with part.open("wb") as file:
+        with blaming(path), part.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -264,7 +264,7 @@ def bathtub(d: Dice) -> Solid:
 
 
 def bed(d: Dice) -> Solid:
-    """Single to king on legs or a base; panel, arched, slatted or winged boards; pillows, quilt; four-posters, bunks."""
+    """Single to king on legs or a base; panel, arched, slatted, winged boards; pillows, quilt; four-posters, bunks."""
     x, y, deck, soft, half = d(0.46, 0.95), d(0.98, 1.08), d(0.2, 0.4), d(0.12, 0.26), d(0.03, 0.055)
     top, head, kind, slats = deck + soft, d(0.35, 0.75), d.pick(*["plain"] * 6, "posts", "bunk"), d.pick(4, 5, 6)
     board = d.pick("panel", "panel", "arch", "arch", "slats", "slats", "wings", "none" if kind == "plain" else "panel")
@@ -426,7 +426,8 @@ def monitor(d: Dice) -> Solid:
         panel |= pair(box((x - bezel, x), front, (low, top)))
         panel |= box(x, front, (top - bezel, top)) | box(x, front, (low, low + d(1, 2.5) * bezel))
         panel |= box(0.5 * x, (-thick, thick + bulge), (low + 0.2 * high, low + 0.7 * high))
-    shape, stand = lean(panel, d(0, 0.15), low), d.pick("disc", "plate", "v", "bridge", "feet", "slant")
+    tilt = 0.0 if kind == "curved" else d.pick(0.0, d(0.04, 0.12))
+    shape, stand = lean(panel, tilt, low), d.pick("disc", "plate", "v", "bridge", "feet", "slant")
     if stand == "feet":
         feet = [limb((0.7 * x, y, 0), (0.7 * x, 0, low + 0.06), 0.018) for y in (-deep, deep)]
         return shape | pair(*feet, box((0.7 * x - 0.02, 0.7 * x + 0.02), deep, (0, 0.02)))
@@ -535,7 +536,7 @@ def table(d: Dice) -> Solid:
 
 
 def toilet(d: Dice) -> Solid:
-    """Close-coupled, one-piece or with a high cistern; round or square bowl, foot or skirt, lid up, down or off; flush."""
+    """Close-coupled, one-piece or with a high cistern; round or square bowl, foot or skirt; lid up, down or off."""
     x, y, rim, wall = d(0.17, 0.22), d(0.22, 0.3), d(0.36, 0.44), d(0.03, 0.045)
     kind, lid = d.pick(*["coupled"] * 6, "one", "one", "high"), d.pick("up", "up", "down", "off")
     section, rear, deep, wide = d.pick(ROUND, ROUND, SOFT), y + d(0.14, 0.22), d(0.15, 0.22), d(0.18, 0.25)

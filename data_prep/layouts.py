@@ -13,23 +13,10 @@ import scipy.io
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from .archive import (
-    CATEGORIES,
-    KEYS,
-    MAX_RESOLUTION,
-    ArchiveError,
-    StoredArray,
-    naming,
-    open_npz,
-    pack,
-    read_archive,
-    sha256_of,
-    stored_array,
-    unpack,
-)
+from . import archive as ar
+from .archive import CATEGORIES, MAX_RESOLUTION, Archive, ArchiveError, StoredArray
 
 SUFFIXES = {"arrays": ".npz", "shapenets": ".mat", "binvox": ".binvox", "npy": ".npy", "archive": ".npz"}
-NEAR_EMPTY = 50  # voxels
 BLOCK = 1 << 24  # values read at a time
 
 _CATEGORY = re.compile(f"({'|'.join(CATEGORIES)})(?![a-z])", re.IGNORECASE)
@@ -53,21 +40,6 @@ class Found:
     axes: str = "yxz"
 
 
-@dataclass(frozen=True)
-class Imported:
-    """What was found: the parts of an archive, and lines a person should read."""
-
-    packed: NDArray[np.uint8]
-    resolution: int
-    labels: NDArray[np.int64]
-    split: NDArray[np.str_]
-    names: NDArray[np.str_]
-    padding: int
-    sha256: str
-    problems: list[str]
-    notes: list[str]
-
-
 def import_shapes(
     paths: Sequence[Path],
     *,
@@ -77,11 +49,12 @@ def import_shapes(
     split: str = "train",
     turns: str = "first",
     resolution: int | None = None,
+    name: str | None = None,
     progress: bool = False,
-) -> Imported:
+) -> tuple[Archive, list[str], list[str]]:
     """Read voxel files and folders of them, and bring their axes to (y, x, z), the last one up.
 
-    A value above 0.5 is an occupied voxel. A shape or file that cannot be read becomes a line in `problems`.
+    A value above 0.5 is an occupied voxel.
 
     Args:
         paths: files, or folders that are searched for the layout's files.
@@ -91,6 +64,10 @@ def import_shapes(
         category, split: for files that do not say; `category` also overrules labels.
         turns: of the twelve turns of a shape in a 3D ShapeNets tree, the "first" or "all".
         resolution: pad with empty voxels (or cut empty ones off) to this many voxels a side.
+        name: of the dataset; by default the first path's, without a resolution at its end.
+
+    Returns:
+        The shapes; a line for each shape or file that could not be read; and notes on what was found.
 
     Raises:
         ArchiveError: if nothing could be read, or the shapes differ in resolution and none is asked for.
@@ -98,61 +75,60 @@ def import_shapes(
     """
     if axes is not None and sorted(axes.replace("-", "")) != ["x", "y", "z"]:
         raise ValueError(f"--axes {axes!r}: give the letters x, y and z once each, in the file's order, such as xzy")
-    files = _files(paths, layout)
-    problems, notes, rows = [], Counter[str](), []
+    where, files = ", ".join(map(str, paths)), _files(paths, layout)
+    problems, rows, notes, numbers, sizes = [], [], Counter[str](), Counter[str](), Counter[int]()
     if turns == "first":
-        files, every = _first_turns(files), files
-        notes["more files are other turns of these shapes, left out: --turns all takes them"] = len(every) - len(files)
-    found_axes, sizes, counter = Counter[tuple[str, str]](), Counter[int](), Counter[tuple[str, str]]()
+        every, files = files, _first_turns(files)
+        notes["more files are other turns of these shapes: --turns all takes them"] = len(every) - len(files)
 
     def shapes() -> Iterator[tuple[str, Found]]:
         for file in files:
-            kind = _layout(file) if layout == "auto" else layout
             try:
+                kind = _layout(file) if layout == "auto" else layout
                 for shape in READERS[kind](file):
                     yield kind, shape
             except (ArchiveError, OSError) as error:
                 problems.append(str(error))
 
     for kind, shape in tqdm(shapes(), unit=" shapes", disable=not progress, desc="import"):
-        kept = category or shape.category
-        part = shape.split or split
-        counter[kept or "?", part] += 1
-        name = shape.name or f"{kept or 'shape'}_{part}_{counter[kept or '?', part]:04d}"
+        kept, part, order = category or shape.category, shape.split or split, axes or shape.axes
+        numbers[group := f"{kept or 'shape'}_{part}"] += 1
+        title = shape.name or f"{group}_{numbers[group]:04d}"
         try:
             if kept not in CATEGORIES:
-                raise ArchiveError(f"{name}: none of the ten categories in its labels or path; give --category")
+                raise ArchiveError(f"{title}: none of the ten categories in its labels or path; give --category")
             if part not in ("train", "test"):
-                raise ArchiveError(f"{name}: its split is {part!r}, not train or test")
-            order = axes or shape.axes
-            grid, binary = _occupied(name, shape.values, order)
-            if resolution:
-                grid = _fit(name, grid, resolution)
+                raise ArchiveError(f"{title}: its split is {part!r}, not train or test")
+            grid, binary = _occupied(title, shape.values, order)
+            grid = _fit(title, grid, resolution or len(grid))
         except ArchiveError as error:
             problems.append(str(error))
             continue
-        found_axes[kind, order] += 1
         sizes[len(grid)] += 1
-        notes["have values other than 0 and 1: occupied is above 0.5"] += not binary
-        if turns == "first" and (turned := _TURN.fullmatch(name)):
-            name = turned["shape"]
-        rows.append((pack(grid[None])[0], CATEGORIES.index(kept), part, name))
+        notes[f"shapes of the layout '{kind}', axes {order}"] += 1
+        notes["have values other than 0 and 1: above 0.5 is occupied"] += not binary
+        turned = _TURN.fullmatch(title) if kind == "shapenets" and turns == "first" else None
+        rows.append((ar.pack(grid[None])[0], CATEGORIES.index(kept), part, turned["shape"] if turned else title))
     if not rows:
         reason = f"; the first of {len(problems)} problems: {problems[0]}" if problems else ""
-        raise ArchiveError(f"{', '.join(map(str, paths))}: no shapes could be read{reason}")
+        raise ArchiveError(f"{where}: no shapes could be read{reason}")
     if len(sizes) > 1:
         have = ", ".join(f"{count} of {size}^3" for size, count in sorted(sizes.items()))
-        raise ArchiveError(f"{', '.join(map(str, paths))}: the shapes differ in size: {have}; choose with --resolution")
-    packed, labels, splits, names = zip(*rows, strict=True)
-    lines = [f"{count} shapes of the layout '{kind}', axes {order}" for (kind, order), count in found_axes.items()]
-    lines += [f"{count} {note}" for note, count in notes.items() if count]
+        raise ArchiveError(f"{where}: the shapes differ in size: {have}; choose with --resolution")
+    packed, labels, splits, names = map(np.array, zip(*rows, strict=True))
     (side,) = sizes
-    grids = np.stack(packed)
-    union = unpack(np.bitwise_or.reduce(grids, axis=0)[None], side)[0]
-    occupied = np.argwhere(union)
-    padding = int(min(occupied.min(), side - 1 - occupied.max())) if len(occupied) else 0
-    digest = sha256_of(files[0]) if len(files) == 1 else _digest(files)
-    return Imported(grids, side, np.array(labels), np.array(splits), np.array(names), padding, digest, problems, lines)
+    occupied = np.argwhere(ar.unpack(np.bitwise_or.reduce(packed, axis=0)[None], side)[0])
+    manifest = {
+        "dataset": name or re.sub(r"_\d+$", "", paths[0].resolve().stem),
+        "resolution": side,
+        "source": ", ".join(path.resolve().name for path in paths),
+        "sha256": ar.sha256_of(files[0]) if len(files) == 1 else _digest(files),
+        "fill_rule": "as imported",
+        "padding": int(min(occupied.min(), side - 1 - occupied.max())) if len(occupied) else 0,
+        "problems": len(problems),
+    }
+    archive = Archive(packed, labels, splits, names, manifest)
+    return archive, problems, [f"{count} {note}" for note, count in notes.items() if count]
 
 
 def _files(paths: Sequence[Path], layout: str) -> list[Path]:
@@ -188,8 +164,8 @@ def _layout(file: Path) -> str:
         raise ArchiveError(f"{file}: not a {' '.join(sorted(set(SUFFIXES.values())))} file")
     if file.suffix.lower() == ".npz":
         try:
-            with open_npz(file) as arrays:
-                return "archive" if set(KEYS) <= arrays.keys() else "arrays"
+            with ar.open_npz(file) as arrays:
+                return "archive" if set(ar.KEYS) <= arrays.keys() else "arrays"
         except ArchiveError:
             return "arrays"  # whose reader will say what is wrong
     return kinds[0]
@@ -197,7 +173,7 @@ def _layout(file: Path) -> str:
 
 def _digest(files: Sequence[Path]) -> str:
     """sha256 of the list of the files' own sha256 and names."""
-    return hashlib.sha256("".join(f"{sha256_of(f)}  {f.name}\n" for f in files).encode()).hexdigest()
+    return hashlib.sha256("".join(f"{ar.sha256_of(f)}  {f.name}\n" for f in files).encode()).hexdigest()
 
 
 def _from_path(file: Path) -> tuple[str | None, str | None]:
@@ -263,7 +239,7 @@ def _grids(array: StoredArray) -> Iterator[NDArray[Any]]:
 
 def read_arrays(file: Path) -> Iterator[Found]:
     """An `.npz` of arrays: `X_train`, `y_train`, `X_test`, `y_test` (x, y, z); or `voxels` with `names` (y, x, z)."""
-    with open_npz(file) as arrays:
+    with ar.open_npz(file) as arrays:
         parts: dict[tuple[str, str], StoredArray] = {}
         for key, array in arrays.items():
             for role, words in _ROLES.items():
@@ -312,7 +288,7 @@ def _categories(name: str, labels: NDArray[Any]) -> list[str]:
 
 def read_mat(file: Path) -> Iterator[Found]:
     """A `.mat` file of 3D ShapeNets, `volumetric_data/<category>/30/<split>/<name>_<turn>.mat`: key `instance`."""
-    with naming(file):
+    with ar.naming(file):
         try:
             shapes = {key: shape for key, shape, _ in scipy.io.whosmat(file) if len(shape) == 3}
             key = "instance" if "instance" in shapes else next(iter(shapes), None)
@@ -326,7 +302,7 @@ def read_mat(file: Path) -> Iterator[Found]:
 
 def read_binvox(file: Path) -> Iterator[Found]:
     """A `.binvox` file: run lengths of voxels, indexed (x, z, y) of the mesh, y running fastest."""
-    with naming(file):
+    with ar.naming(file):
         data = file.read_bytes()
         head, mark, body = data.partition(b"\ndata")
         size = re.search(rb"^dim\s+(\d{1,9})\s+(\d{1,9})\s+(\d{1,9})\s*$", head, re.MULTILINE)
@@ -349,8 +325,8 @@ def read_binvox(file: Path) -> Iterator[Found]:
 def read_npy(file: Path) -> Iterator[Found]:
     """A plain `.npy`: one shape (R, R, R) or many (N, R, R, R), of the category and split its path names."""
     category, split = _from_path(file)
-    with naming(file):
-        array = stored_array(str(file), lambda: file.open("rb"), file.stat().st_size)
+    with ar.naming(file):
+        array = ar.stored_array(str(file), lambda: file.open("rb"), file.stat().st_size)
         count, _ = _cubes(array)
         for i, values in enumerate(_grids(array)):
             yield Found(file.stem if count == 1 else f"{file.stem}_{i + 1:04d}", values, category, split)
@@ -358,7 +334,7 @@ def read_npy(file: Path) -> Iterator[Found]:
 
 def read_voxel_archive(file: Path) -> Iterator[Found]:
     """A voxel archive of this project."""
-    archive = read_archive(file)
+    archive = ar.read_archive(file)
     for i, (label, split, name) in enumerate(zip(archive.labels, archive.split, archive.names, strict=True)):
         yield Found(str(name), archive.grids([i])[0], CATEGORIES[label], str(split))
 

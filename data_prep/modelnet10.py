@@ -19,14 +19,25 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import cache
+from io import FileIO
 from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from tqdm import tqdm
 
-from .archive import CATEGORIES, DAMAGE, VERSION, Archive, ArchiveError, pack, replacing, sha256_of, write_archive
+from .archive import (
+    CATEGORIES,
+    DAMAGE,
+    VERSION,
+    Archive,
+    ArchiveError,
+    blaming,
+    pack,
+    replacing,
+    sha256_of,
+    write_archive,
+)
 from .off import parse_off
 from .voxelizer import FILL_RULE, room, voxelize
 
@@ -99,7 +110,7 @@ def _fetch(url: str, part: Path, have: int) -> None:
         length = answer.headers["Content-Length"]
         total = have + int(length) if length else None
         bar = tqdm(total=total, initial=have, unit="B", unit_scale=True, unit_divisor=1024, desc=part.stem)
-        with part.open("ab" if have else "wb") as file, bar:
+        with blaming(part), part.open("ab" if have else "wb") as file, bar:
             while block := answer.read(1 << 18):
                 file.write(block)
                 bar.update(len(block))
@@ -196,7 +207,7 @@ def voxelize_zip(
     out.parent.mkdir(parents=True, exist_ok=True)
     journal = out.with_name(f"{out.name}.{key}.part")
     width = (recipe.resolution**3 + 7) // 8 * recipe.turns
-    with journal.open("a+b") as file:
+    with blaming(journal), journal.open("a+b", buffering=0) as file:
         done = _resume(file)
         todo = [i for i in range(len(meshes)) if i not in done]
         if done:
@@ -205,9 +216,7 @@ def voxelize_zip(
         bar = tqdm(total=len(meshes), initial=len(done), unit=" meshes", desc=f"voxelize {recipe.resolution}^3")
         with bar, closing(_run(jobs, len(todo), workers or _cores())) as results:
             for i, good, payload in results:
-                record = _RECORD.pack(i, good, len(payload), zlib.crc32(payload)) + payload
-                file.write(record)
-                file.flush()
+                _append(file, _RECORD.pack(i, good, len(payload), zlib.crc32(payload)) + payload)
                 done[i] = good, payload
                 bar.update()
 
@@ -238,7 +247,7 @@ def voxelize_zip(
     return archive, failures, remarks, notes
 
 
-def _resume(file: BinaryIO) -> dict[int, tuple[bool, bytes]]:
+def _resume(file: FileIO) -> dict[int, tuple[bool, bytes]]:
     """The finished meshes of an earlier run; a record that was cut short is removed from the file."""
     done: dict[int, tuple[bool, bytes]] = {}
     end = file.seek(0)
@@ -254,6 +263,17 @@ def _resume(file: BinaryIO) -> dict[int, tuple[bool, bytes]]:
     return done
 
 
+def _append(file: FileIO, record: bytes) -> None:
+    """Add a whole record, or nothing."""
+    end = file.seek(0, os.SEEK_END)
+    try:
+        while record:
+            record = record[file.write(record) :]
+    except OSError:
+        file.truncate(end)
+        raise
+
+
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -267,13 +287,17 @@ def _run(jobs: Iterator[Job], count: int, workers: int) -> Generator[tuple[int, 
         return
     pool = ProcessPoolExecutor(min(workers, count), get_context("spawn"), initializer=_start_worker)
     try:
-        yield from pool.map(_voxelize_member, jobs, chunksize=8)
+        interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # which the workers inherit: Ctrl-C is not theirs
+        try:
+            results = pool.map(_voxelize_member, jobs, chunksize=8)
+        finally:
+            signal.signal(signal.SIGINT, interrupt)
+        yield from results
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's business
     parent = parent_process()
     assert parent is not None
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dnet_lib import Architecture, DescriptorNet, GaussianEnergy, MixtureEnergy, ShapeError, hopfield_residual
@@ -29,8 +29,9 @@ def same_conv3d(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, strid
     return F.conv3d(x, weight, bias, stride)
 
 
+@settings(max_examples=30)
 @given(
-    side=st.integers(1, 13),
+    side=st.integers(1, 11),
     kernel=st.integers(1, 16),
     stride=st.integers(1, 4),
     channels=st.integers(1, 2),
@@ -38,12 +39,12 @@ def same_conv3d(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, strid
 )
 def test_same_conv3d_is_tensorflows(side, kernel, stride, channels, seed):
     torch.manual_seed(seed)
-    layer = SameConv3d(channels, 2, kernel, stride, side).double()
+    layer = SameConv3d(channels, 1, kernel, stride, side).double()
     torch.nn.init.normal_(layer.weight)
     torch.nn.init.normal_(layer.bias)
-    x = torch.randn(2, channels, side, side, side, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(1, channels, side, side, side, dtype=torch.float64, requires_grad=True)
     ours, theirs = layer(x), same_conv3d(x, layer.weight, layer.bias, stride)
-    assert ours.shape == theirs.shape == (2, 2, *[math.ceil(side / stride)] * 3)
+    assert ours.shape == theirs.shape == (1, 1, *[math.ceil(side / stride)] * 3)
     torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
     along = torch.randn_like(ours)
     slopes = [torch.autograd.grad((out * along).sum(), (x, layer.weight, layer.bias)) for out in (ours, theirs)]
@@ -141,8 +142,8 @@ def test_the_hopfield_residual_is_the_gradient_and_vanishes_at_a_minimum():
     net = small(Architecture(4, ((4, 3, 1), (4, 2, 2)), "silu", s=0.5), std=0.3).double()
     y = torch.randn(2, 1, 4, 4, 4, dtype=torch.float64)
     torch.testing.assert_close(hopfield_residual(y, net), energy_and_gradient(y, net)[1])
-    for _ in range(2000):
-        y = y - 0.1 * energy_and_gradient(y, net)[1]
+    for _ in range(200):
+        y = y - 0.2 * energy_and_gradient(y, net)[1]
     residual = hopfield_residual(y, net)
     assert residual.abs().max() < 1e-10 and not residual.requires_grad
     decoded = 0.5**2 * torch.autograd.functional.jacobian(lambda x: net.score(x).sum(), y)
@@ -196,8 +197,7 @@ def test_weights_come_from_the_generator_alone():
     assert torch.equal(one.energy(y), two.energy(y)) and not torch.equal(one.energy(y), three.energy(y))
     weights, others = (torch.cat([p.flatten() for p in net.parameters()]) for net in (one, three))
     assert abs(torch.corrcoef(torch.stack([weights, others]))[0, 1]) < 5 / math.sqrt(len(weights))  # 5 sigma
-    if not torch.equal(before, torch.random.get_rng_state()):
-        pytest.fail("building a network with its own generator drew global random numbers")
+    assert torch.equal(before, torch.random.get_rng_state()), "the global random numbers were touched"
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,10 @@
 """Execute the chapters at smoke scale and store what the tests compare with: nbval's references and the key numbers.
 
 Run it (`make references`) after a change that is meant to change results, and read the difference before committing.
-With --times the chapters also run at quick scale, and the badge lines' run times are measured anew.
 """
 
 import argparse
 import json
-import time
 from pathlib import Path
 
 import nbformat
@@ -27,12 +25,9 @@ def key_numbers(notebook: nbformat.NotebookNode) -> dict[str, float]:
 def main() -> None:
     """Execute and store."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--times", action="store_true", help="also measure the chapters' run times at quick scale")
     parser.add_argument("--only", default="", help="chapters whose name contains this")
     arguments = parser.parse_args()
     expected = json.loads(EXPECTED.read_text()) if EXPECTED.exists() else {}
-    times_file = BOOK / "run_times.json"
-    times = json.loads(times_file.read_text()) if times_file.exists() else {}
     chapters = [c for c in sorted(BOOK.glob("[0-9][0-9]_*.ipynb")) if arguments.only in c.name]
     for chapter in tqdm(chapters, unit="chapter"):
         target = HERE / "reference" / chapter.name
@@ -40,13 +35,7 @@ def main() -> None:
         tolerances = {name: t for name, (_, t) in expected.get(chapter.stem, {}).items()}
         expected[chapter.stem] = {n: [value, tolerances.get(n, 0.05)] for n, value in key_numbers(run).items()}
         strip(target)
-        if arguments.times:
-            began = time.perf_counter()
-            papermill.execute_notebook(chapter, None, {"scale": "quick"}, cwd=HERE, progress_bar=False)
-            times[chapter.stem] = round(time.perf_counter() - began, -1 if time.perf_counter() - began > 100 else 0)
     EXPECTED.write_text(json.dumps(expected, indent=1, sort_keys=True) + "\n")
-    if arguments.times:
-        times_file.write_text(json.dumps(times, indent=1, sort_keys=True) + "\n")
 
 
 def strip(path: Path) -> None:

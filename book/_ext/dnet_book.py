@@ -1,0 +1,109 @@
+"""The book's Sphinx extension: the repository's one address, k3d's bundle, and a line of run time and launch links.
+
+The address of the repository stands in `[project.urls] Repository` of pyproject.toml and nowhere else; the theme's
+buttons, the links under each chapter's title and the check of the chapters' install cells derive from it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.config import Config
+from sphinx.environment import BuildEnvironment
+from sphinx.transforms.post_transforms import SphinxPostTransform
+from sphinx.util import logging
+
+logger = logging.getLogger(__name__)
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def repository() -> str:
+    """The address of the repository, from pyproject.toml."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    return project["urls"]["Repository"].rstrip("/").removesuffix(".git")
+
+
+def set_repository(app: Sphinx, config: Config) -> None:
+    """Give the theme the address, and with it the buttons that need one."""
+    config.html_theme_options.update(
+        repository_url=repository(),
+        use_repository_button=True,
+        use_issues_button=True,
+        logo={"text": config.html_title},
+    )
+
+
+def check_addresses(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Warn where a page installs the project from another address than pyproject.toml's."""
+    for address in re.findall(r"git\+(https?://[^\s\"'`@#]+)", source[0]):
+        if address.rstrip("/").removesuffix(".git") != repository():
+            logger.warning("installs from %s, but pyproject.toml says %s", address, repository(), location=docname)
+
+
+def escape_formulas(app: Sphinx, what: str, name: str, obj: object, options: Any, lines: list[str]) -> None:
+    """Docstrings are plain text: |Y|^2 is a norm there, not reStructuredText."""
+    lines[:] = ["".join(re.sub(r"(?<!\\)[|]", r"\\|", part) if i % 2 == 0 else part
+                        for i, part in enumerate(re.split(r"(``.*?``|`.*?`)", line))) for line in lines]
+
+
+def drop_widget_state(app: Sphinx, env: BuildEnvironment) -> None:
+    """A page has no kernel, so it does not carry the state of the notebook's widgets either."""
+    for data in getattr(env, "nb_metadata", {}).values():
+        data.get("js_files", {}).pop("ipywidgets_state", None)
+
+
+def copy_bundle(app: Sphinx, exception: Exception | None) -> None:
+    """Put k3d's bundle and the scenes' script beside the pages, once, without a <script> on every page."""
+    if exception is not None or app.builder.format != "html":
+        return
+    import k3d
+
+    from dnet_lib.viz import SCENE_JS
+
+    target = Path(app.outdir) / "_static" / "k3d"
+    target.mkdir(parents=True, exist_ok=True)
+    for source in (Path(k3d.__file__).parent / "static" / "standalone.js", SCENE_JS):
+        shutil.copyfile(source, target / source.name)
+
+
+class BadgeLine(SphinxPostTransform):
+    """Under the title of every executed page: its measured run time, and where to run it."""
+
+    default_priority = 900
+    formats = ("html",)
+
+    def run(self, **kwargs: Any) -> None:
+        page = self.env.docname
+        measured = getattr(self.env, "nb_metadata", {}).get(page, {}).get("exec_data") or {}
+        title = next(self.document.findall(nodes.title), None)
+        if not measured.get("runtime") or title is None:
+            return
+        name = re.sub(r"https?://[^/]+/", "", repository())
+        links = {
+            "Open in Colab": f"https://colab.research.google.com/github/{name}/blob/main/book/{page}.ipynb",
+            "Open in Binder": f"https://mybinder.org/v2/gh/{name}/main?urlpath=lab/tree/book/{page}.ipynb",
+        }
+        seconds, cores = measured["runtime"], os.cpu_count()
+        time = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} minutes"
+        line = nodes.paragraph(classes=["badge-line"])
+        line += nodes.inline(text=f"Runs in {time} on {cores} CPU core{'s' if cores != 1 else ''}", classes=["badge"])
+        for text, address in links.items():
+            line += nodes.reference("", "", nodes.inline(text=text), refuri=address, classes=["badge"], internal=False)
+        title.parent.insert(title.parent.index(title) + 1, line)
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    app.connect("config-inited", set_repository, priority=100)
+    app.connect("source-read", check_addresses)
+    app.connect("autodoc-process-docstring", escape_formulas, priority=900)
+    app.connect("env-updated", drop_widget_state)
+    app.connect("build-finished", copy_bundle)
+    app.add_post_transform(BadgeLine)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
