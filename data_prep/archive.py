@@ -65,7 +65,7 @@ class Archive:
 
 def pack(voxels: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """Grids (N, R, R, R) to eight voxels a byte: (N, ceil(R^3 / 8))."""
-    return np.packbits(voxels.reshape(len(voxels), -1), axis=1)
+    return np.packbits(voxels.reshape(len(voxels), math.prod(voxels.shape[1:])), axis=1)
 
 
 def unpack(packed: NDArray[np.uint8], resolution: int) -> NDArray[np.bool_]:
@@ -183,7 +183,9 @@ def _check(archive: Archive, categories: Sequence[str], path: str) -> None:
     n, manifest = len(archive.packed) if archive.packed.ndim else 0, archive.manifest
     resolution = manifest.get("resolution")
     problem = None
-    if missing := [key for key in MANIFEST_KEYS if key not in manifest]:
+    if not n:
+        problem = "it holds no shapes"
+    elif missing := [key for key in MANIFEST_KEYS if key not in manifest]:
         problem = f"its manifest lacks {', '.join(missing)}"
     elif not isinstance(manifest["version"], int) or manifest["version"] > VERSION:
         problem = f"it has version {manifest['version']}, this program reads {VERSION}: update the project"
@@ -200,7 +202,7 @@ def _check(archive: Archive, categories: Sequence[str], path: str) -> None:
         problem = f"it has {n} shapes, but labels, split or names of another length"
     elif archive.labels.dtype.kind not in "iu" or archive.split.dtype.kind != "U" or archive.names.dtype.kind != "U":
         problem = "its labels are not integers, or its split or names not text"
-    elif n and not 0 <= archive.labels.min() <= archive.labels.max() < len(CATEGORIES):
+    elif not 0 <= archive.labels.min() <= archive.labels.max() < len(CATEGORIES):
         problem = f"its labels run from {archive.labels.min()} to {archive.labels.max()}, not within 0 to 9"
     elif other := set(archive.split.tolist()) - {"train", "test"}:
         problem = f"its split has {sorted(other)[:3]}, not only 'train' and 'test'"

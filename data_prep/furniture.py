@@ -241,13 +241,13 @@ def fronts(d: Dice, body: Solid, x: Span, z: tuple[float, float], face: float, r
 def bathtub(d: Dice) -> Solid:
     """Boxed with a square, soft or oval basin, or free-standing on the floor, claws or a plinth; slipper, rim, tap."""
     x, y, top, slope, shelf = d(0.72, 0.92), d(0.34, 0.48), d(0.46, 0.66), d(0.7, 0.95), d(0, 0.1)
-    wall, floor, lip, foot, rise = d(0.05, 0.08), d(0.08, 0.16), d.pick(0, 0.06), "box", 0.0
+    wall, floor, lip, foot, rise = d(0.05, 0.08), d(0.06, 0.12), d.pick(0, 0.06), "box", 0.0
     if d.odds(0.4):
         section, low = d.pick(SHARP, SOFT, ROUND), 0.0
         tub = box(x, y, (0, top)) | box(x + lip, y + lip, (0.78 * top, top))
     else:
         section, foot, shelf = d.pick(ROUND, SOFT), d.pick("floor", "claws", "plinth"), 0.0
-        rise, low = d.pick(0, 0, d(0.12, 0.25)), 0 if foot == "floor" else d(0.1, 0.18)
+        rise, low = d.pick(0, 0, d(0.12, 0.25)), 0 if foot == "floor" else d(0.08, 0.16)
         tub = limb((0, 0, low), (0, 0, top), (slope * x, slope * y), (x, y), section)
         tub |= disc((top - 0.05, top), (x + lip, y + lip), section)
     if rise:  # a slipper: one end stands higher
@@ -255,6 +255,7 @@ def bathtub(d: Dice) -> Solid:
         tub -= limb((x, 0, top + 0.5), (-x, 0, top + rise + 0.5), (y, 0.5))
     basin, rim = (slope * (x - shelf), slope * y), (x - shelf, y)
     tub -= limb((-shelf, 0, low + floor), (-shelf, 0, top + 0.02), basin, rim, section, wall)
+    tub |= disc((low, low + floor), basin, section)
     if foot == "plinth":
         tub |= box(d(0.5, 0.8) * x, 0.7 * y, (0, low + 0.06))
     elif foot == "claws":
@@ -426,7 +427,7 @@ def monitor(d: Dice) -> Solid:
         panel |= pair(box((x - bezel, x), front, (low, top)))
         panel |= box(x, front, (top - bezel, top)) | box(x, front, (low, low + d(1, 2.5) * bezel))
         panel |= box(0.5 * x, (-thick, thick + bulge), (low + 0.2 * high, low + 0.7 * high))
-    tilt = 0.0 if kind == "curved" else d.pick(0.0, d(0.04, 0.12))
+    tilt = d.pick(0.0, d(0.04, 0.12)) if kind == "flat" else 0.0
     shape, stand = lean(panel, tilt, low), d.pick("disc", "plate", "v", "bridge", "feet", "slant")
     if stand == "feet":
         feet = [limb((0.7 * x, y, 0), (0.7 * x, 0, low + 0.06), 0.018) for y in (-deep, deep)]

@@ -74,7 +74,7 @@ def check_mesh(vertices: FloatArray, faces: IntArray, name: str) -> None:
         raise MeshError(f"{name}: all vertices are one point")
     if not np.isfinite(box):
         raise MeshError(f"{name}: its bounding box is wider than a float64 can hold")
-    if not used.all() and (size := np.ptp(vertices[used], axis=0).max()) < box:
+    if not used.all() and (size := np.ptp(vertices[used], axis=0).max()) < 0.995 * box:
         count = np.count_nonzero(~used)
         warnings.warn(
             f"{name}: {count} stray vertices belong to no face but count in the bounding box: "

@@ -65,7 +65,8 @@ def _fit(vertices: FloatArray, n: int, turn: float) -> FloatArray:
     cos, sin = np.cos(np.deg2rad(-turn)), np.sin(np.deg2rad(-turn))
     points = np.stack([sin * x + cos * y, cos * x - sin * y, z])
     low, high = points.min(1, keepdims=True), points.max(1, keepdims=True)
-    scale = (n - 1) / (high - low).max()
+    with np.errstate(over="ignore"):
+        scale = (n - 1) / (high - low).max()
     if not np.isfinite(scale):
         raise MeshError("the mesh is too small for float64: scale it up")
     return (points - (low + high) / 2) * scale + (n - 1) / 2

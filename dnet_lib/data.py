@@ -136,11 +136,11 @@ def _read(path: Path) -> dict:
         *(zipfile.BadZipFile, zlib.error),
     ) as error:
         raise DataError(f"{path} is not a readable voxel archive ({error}): make it again with dnet-data") from error
-    voxels, labels, split = archive["voxels"], archive["labels"], archive["split"]
-    rows = len(voxels)
     for key, (ndim, kinds) in KINDS.items():
         if archive[key].ndim != ndim or archive[key].dtype.kind not in kinds:
             raise DataError(f"{path} is broken: `{key}` is {archive[key].dtype} {archive[key].shape}")
+    voxels, labels, split = archive["voxels"], archive["labels"], archive["split"]
+    rows = len(voxels)
     if type(side) is not int or not 1 <= side <= 1024 or not isinstance(dataset, str):
         raise DataError(f"{path} is broken: its manifest claims resolution {side!r} and dataset {dataset!r}")
     if voxels.dtype != np.uint8 or voxels.shape != (rows, -(-(side**3) // 8)):

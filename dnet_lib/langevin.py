@@ -194,9 +194,9 @@ def sample(
     """
     steps = langevin(y, energy, num_steps=num_steps, step_size=step_size, **options)
     label = progress if isinstance(progress, str) else "Langevin"
-    y = y.detach()
     for y, _ in tqdm(steps, total=num_steps, desc=label, unit="step", disable=not progress):  # noqa: B007
         pass
+    y = y.detach()
     lost = (~torch.isfinite(y)).flatten(1).any(1).nonzero().flatten().tolist()
     if lost:
         some = ", ".join(map(str, lost[:8])) + (", ..." if len(lost) > 8 else "")

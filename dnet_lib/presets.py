@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from dnet_lib.checkpoints import Chain
-from dnet_lib.energy import Architecture
+from dnet_lib.energy import COMPACT_LAYERS, Architecture
 from dnet_lib.learning import Settings
 
 
@@ -76,7 +76,7 @@ AUTHORS = replace(
 CPU = Synthesis(
     name="cpu",
     source="this library: a compact descriptor and a coarse start, for about 25 minutes on one core",
-    architecture=Architecture(32, ((96, 8, 4), (96, 4, 2))),
+    architecture=Architecture(32, COMPACT_LAYERS[32]),
     settings=Settings(
         num_iterations=1000,
         num_steps=20,

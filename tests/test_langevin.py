@@ -79,7 +79,7 @@ def test_unadjusted_langevin_on_a_gaussian_is_autoregression(s, h, temperature, 
         (0.5, 0.1, 1.0, (6_000, 8)),
         (0.5, 0.5, 2.0, (24_000, 2)),
         (1.0, 1.5, 0.25, (48_000, 1)),
-        (0.5, 0.03, 1.0, (750, 1, 4, 4, 4)),
+        (0.5, 0.05, 1.0, (750, 1, 4, 4, 4)),
     ],
 )
 @pytest.mark.parametrize("start", ["exact", "wide"])
@@ -87,7 +87,7 @@ def test_metropolis_keeps_a_gaussian_exactly(s, h, temperature, shape, start, ge
     """Variance T s^2 whatever the step, from exact draws (kept) and from draws 1.5 times as wide (forgotten).
 
     48,000 independent coordinates: 5 sigma of the variance is 3.2 %; of the mean fourth power 8.2 %. The unadjusted
-    chain's bias, 1 / (1 - h / (4 s^2)) - 1, is 11 %, 100 %, 60 % and 3.1 % here.
+    chain's bias, 1 / (1 - h / (4 s^2)) - 1, is 11 %, 100 %, 60 % and 5.3 % here.
     """
     wide = 1.5 if start == "wide" else 1.0
     target = temperature * s**2
@@ -253,11 +253,11 @@ TWO = MixtureEnergy(torch.tensor([[-1.0, 0.0], [1.0, 0.8], [0.3, -1.2]]), 0.5, (
 )
 def test_mixtures_against_quadrature(energy, temperature, h, steps, bins, worse):
     """Metropolis comes within chance of the integral; the unadjusted chain at the same step visibly does not."""
-    y = 2 * torch.randn(40_000, energy.means.shape[1], generator=seeded(), dtype=torch.float64)
+    y = 2 * torch.randn(20_000, energy.means.shape[1], generator=seeded(), dtype=torch.float64)
     options = dict(num_steps=steps, step_size=h, temperature=temperature)
     exact = sample(y, energy, metropolis=True, generator=seeded(1), **options)
     distance, bound = total_variation(exact, energy, temperature, -6, 6, bins)
-    assert distance < bound < 0.04
+    assert distance < bound < 0.06
     biased, _ = total_variation(sample(y, energy, generator=seeded(1), **options), energy, temperature, -6, 6, bins)
     assert biased > bound + worse
 

@@ -36,7 +36,7 @@ def set_repository(app: Sphinx, config: Config) -> None:
         repository_url=repository(),
         use_repository_button=True,
         use_issues_button=True,
-        logo={"text": config.html_title},
+        logo={"text": config.html_title, "alt_text": f"{config.html_title}: first page"},
     )
 
 
