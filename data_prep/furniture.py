@@ -28,7 +28,7 @@ Array = NDArray[np.float64]
 Span = float | tuple[float, float]  # an interval; a number a stands for (-a, a)
 SHARP, ROUND, SOFT = 0, 2, 4  # sections: a rectangle, an ellipse, and |u|^4 + |v|^4 <= 1 between the two
 FACING_Y = ("bed", "chair", "toilet")  # these face -y in ModelNet10, the others -x
-SMALLEST = 12  # cells a side; on smaller grids legs and gaps run together
+SMALLEST = 16  # cells a side; on smaller grids legs and gaps run together
 
 
 class Grid(NamedTuple):
@@ -251,10 +251,11 @@ def bathtub(d: Dice) -> Solid:
         tub = limb((0, 0, low), (0, 0, top), (slope * x, slope * y), (x, y), section)
         tub |= disc((top - 0.05, top), (x + lip, y + lip), section)
     if rise:  # a slipper: one end stands higher
-        tub |= disc((top, top + rise), (x, y), section) - disc((top, top + rise), (x, y), section, inset=wall)
-        tub -= limb((x, 0, top + 0.5), (-x, 0, top + rise + 0.5), (y, 0.5))
+        tub |= disc((top, top + rise), (x, y), section)
+        tub -= limb((x, 0, top + 0.56), (-x, 0, top + rise + 0.5), (y, 0.5))
     basin, rim = (slope * (x - shelf), slope * y), (x - shelf, y)
-    tub -= limb((-shelf, 0, low + floor), (-shelf, 0, top + 0.02), basin, rim, section, wall)
+    tub -= limb((-shelf, 0, low + floor), (-shelf, 0, top), basin, rim, section, wall)
+    tub -= limb((-shelf, 0, top - 0.05), (-shelf, 0, top + 0.5), rim, None, section, wall)
     tub |= disc((low, low + floor), basin, section)
     if foot == "plinth":
         tub |= box(d(0.5, 0.8) * x, 0.7 * y, (0, low + 0.06))
@@ -416,10 +417,8 @@ def monitor(d: Dice) -> Solid:
     neck, rear, deep, mid = d(0.025, 0.06), thick + 0.05, d(0.08, 0.14), low + 0.5 * high
     panel = box(x, thick, (low, top))
     if kind == "curved":
-        bend = d(0.05, 0.1)
-        far = rounded((x * x + bend * bend) / (2 * bend))
-        arc = ((0, -far, low), (0, -far, top), far + thick, None, ROUND)
-        panel = (limb(*arc) - limb(*arc, inset=2 * thick)) & box(x, (-bend, thick), (low, top))
+        wing = limb((0.35 * x, 0, mid), (x, -d(0.05, 0.1), mid), (thick, high / 2))
+        panel = box(0.35 * x, thick, (low, top)) | pair(wing)
     elif kind == "tube":
         panel |= limb((0, 0, mid), (0, d(0.25, 0.4), mid), (x, high / 2), (0.5 * x, 0.3 * high))
     else:
@@ -587,7 +586,7 @@ def rasterise(solid: Solid, resolution: int) -> Field:
 def make_shape(category: str, resolution: int, rng: np.random.Generator) -> Field:
     """One piece of furniture as occupied voxels (R, R, R), axes (y, x, z), z up.
 
-    Raises `ValueError` for a category that is not one of `CATEGORIES` and for a grid below 12^3.
+    Raises `ValueError` for a category that is not one of `CATEGORIES` and for a grid below 16^3.
     """
     if category not in MAKERS:
         raise ValueError(f"there is no furniture called {category!r}: choose one of {', '.join(CATEGORIES)}")

@@ -1,0 +1,182 @@
+"""Where chains start: what each start hands out, hears and remembers."""
+
+import copy
+import io
+import math
+
+import pytest
+import torch
+
+from dnet_lib import ShapeError, chain_generators, down_scale, up_scale
+from dnet_lib.starts import CoarseGaussian, Data, Noise, Persistent, PersistentData, noise
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def numbered(n: int, side: int = 2) -> torch.Tensor:
+    """n shapes, the i-th filled with the number i: a shape that says who it is."""
+    return torch.arange(float(n)).view(-1, 1, 1, 1, 1).expand(-1, 1, side, side, side).clone()
+
+
+def who(y: torch.Tensor) -> list[int]:
+    """The numbers of shapes made by `numbered`; every revision added 100."""
+    assert (y == y[..., :1, :1, :1]).all(), "a shape was mixed with another"
+    return (y[:, 0, 0, 0, 0].long() % 100).tolist()
+
+
+OBSERVED, INDEX = numbered(4), torch.tensor([3, 0, 2, 1])
+
+
+def test_noise_is_white_and_fresh():
+    for std in (1.0, 0.3):
+        first, projection = Noise(500, std).begin(torch.zeros(3, 1, 4, 4, 4), None, seeded())
+        assert projection is None and first.shape == (500, 1, 4, 4, 4) and first.dtype == torch.float32
+        n = first.numel()
+        assert abs(first.mean().item()) < 5 * std / math.sqrt(n)
+        assert abs(first.std().item() / std - 1) < 5 / math.sqrt(2 * n)
+    start, generator = Noise(2), seeded()
+    assert not torch.equal(*(start.begin(OBSERVED, INDEX, generator)[0] for _ in range(2)))
+    assert start.begin(OBSERVED.double(), INDEX, generator)[0].dtype == torch.float64
+    assert start.state() == {}
+
+
+def test_first_shapes_for_persistent_chains():
+    y = noise(300, 4, std=0.5, generator=seeded())
+    assert y.shape == (300, 1, 4, 4, 4)
+    assert abs(y.std().item() / 0.5 - 1) < 5 / math.sqrt(2 * y.numel())
+    assert torch.equal(y, noise(300, 4, std=0.5, generator=seeded()))
+    assert noise(1, 2, device="meta").device.type == "meta"
+
+
+def test_data_starts_at_a_copy_of_the_batch():
+    y, projection = Data().begin(OBSERVED, INDEX, None)
+    assert projection is None and torch.equal(y, OBSERVED)
+    y += 1
+    assert who(OBSERVED) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("per_iteration", [None, 1, 3, 7, 20])
+def test_persistent_chains_return_to_their_slots(per_iteration):
+    """Over 60 iterations no chain is dropped, doubled or moved, and each is revised equally often."""
+    start, generator, iterations = Persistent(numbered(7), per_iteration), seeded(), 60
+    size = min(per_iteration or 7, 7)
+    for _ in range(iterations):
+        y, projection = start.begin(OBSERVED, INDEX, generator)
+        assert projection is None and len(y) == size and len(set(who(y))) == size
+        start.learn(y + 100)
+    assert who(start.chains) == list(range(7))
+    revisions = start.chains[:, 0, 0, 0, 0] // 100
+    assert revisions.sum() == iterations * size
+    sigma = math.sqrt(iterations * size / 7 * (1 - size / 7))
+    assert (revisions - iterations * size / 7).abs().max() <= 5 * sigma
+
+
+def test_persistent_chains_leave_the_callers_tensor_alone():
+    mine = numbered(4)
+    for start in (Persistent(mine), PersistentData(mine)):
+        y, _ = start.begin(OBSERVED, INDEX, seeded())
+        start.learn(y + 100)
+        assert (start.chains >= 100).all() and torch.equal(mine, numbered(4))
+
+
+def test_begin_hands_out_copies():
+    for start in (Persistent(numbered(4)), PersistentData(numbered(4))):
+        y, _ = start.begin(OBSERVED, INDEX, seeded())
+        y += 100
+        assert who(start.chains) == [0, 1, 2, 3] and start.chains.max() == 3
+
+
+def test_renewed_chains_begin_as_noise_again():
+    n, renew = 4000, 0.2
+    start = Persistent(numbered(1).expand(n, 1, 2, 2, 2) + 50, renew=renew, std=0.5)
+    y, _ = start.begin(OBSERVED, INDEX, seeded())
+    fresh = (y != 50).flatten(1).all(1)
+    assert ((y != 50).flatten(1).any(1) == fresh).all(), "a chain is renewed as a whole"
+    assert abs(fresh.double().mean().item() - renew) < 5 * math.sqrt(renew * (1 - renew) / n)
+    values = y[fresh]
+    assert abs(values.std().item() / 0.5 - 1) < 5 / math.sqrt(2 * values.numel())
+    start.learn(y)
+    assert (start.chains != 50).flatten(1).all(1).sum() == fresh.sum()
+
+
+def test_persistent_data_has_one_chain_for_each_shape():
+    start = PersistentData(numbered(6))
+    for index in ([5, 0, 3], [1, 2, 4], [3, 5, 1]):
+        y, projection = start.begin(OBSERVED, torch.tensor(index), seeded())
+        assert projection is None and who(y) == index
+        start.learn(y + 100)
+    assert who(start.chains) == list(range(6))
+    assert (start.chains[:, 0, 0, 0, 0] // 100).tolist() == [1, 2, 1, 2, 1, 2]
+
+
+@pytest.mark.parametrize("make", [lambda: Persistent(numbered(7), 3, 0.3), lambda: PersistentData(numbered(7))])
+def test_a_restored_start_goes_on_as_if_nothing_had_happened(make):
+    def go_on(start, generator, iterations):
+        for _ in range(iterations):
+            y, _ = start.begin(OBSERVED, INDEX, generator)
+            start.learn(y * 0.5 + 1)
+
+    start, generator = make(), seeded()
+    go_on(start, generator, 4)
+    file = io.BytesIO()
+    torch.save((start.state(), generator.get_state()), file)
+    go_on(start, generator, 4)
+
+    file.seek(0)
+    state, numbers = torch.load(file, weights_only=True)
+    again, generator = make(), seeded(9)
+    again.restore(copy.deepcopy(state))
+    generator.set_state(numbers)
+    go_on(again, generator, 4)
+    assert torch.equal(again.chains, start.chains)
+
+
+def shapes_with_two_axes(n: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Shapes 0.4 + a u + b v on 4^3 grids of equal 2^3 blocks, a ~ N(0, 0.1^2), b ~ N(0, 0.03^2), and u, v."""
+    u, v = torch.linalg.qr(torch.randn(8, 2, generator=seeded(5))).Q.T
+    numbers = torch.randn(n, 2, generator=seeded(6)) * torch.tensor([0.1, 0.03])
+    coarse = 0.4 + numbers @ torch.stack([u, v])
+    return up_scale(coarse.view(-1, 1, 2, 2, 2), 2), u, v
+
+
+def test_the_coarse_gaussian_has_the_datas_mean_and_covariance():
+    shapes, _, _ = shapes_with_two_axes(300)
+    coarse = down_scale(shapes, 2).flatten(1)
+    start = CoarseGaussian.fit(shapes, 2, rank=2, num_chains=5)
+    torch.testing.assert_close(start.mean, coarse.mean(0))
+    torch.testing.assert_close(start.factor.T @ start.factor, torch.cov(coarse.T), rtol=1e-4, atol=1e-6)
+    y, projection = start.begin(shapes[:2], None, seeded())
+    assert projection is None and y.shape == (5, 1, 4, 4, 4) and start.state() == {}
+    torch.testing.assert_close(up_scale(down_scale(y, 2), 2), y)
+    for temperature in (1.0, 0.25):
+        start = CoarseGaussian.fit(shapes, 2, rank=2, num_chains=5, temperature=temperature)
+        n = 20_000
+        drawn = down_scale(start.draw(n, seeded(1)), 2).flatten(1) + shapes.mean()
+        covariance = temperature * torch.cov(coarse.T)
+        sigma = (covariance.diagonal() / n).sqrt()
+        assert ((drawn.mean(0) - coarse.mean(0)).abs() < 5 * sigma + 1e-6).all()
+        sigma = ((covariance.diagonal()[:, None] * covariance.diagonal() + covariance**2) / n).sqrt()
+        assert ((torch.cov(drawn.T) - covariance).abs() < 5 * sigma + 1e-7).all()
+
+
+def test_the_leading_axis_comes_first():
+    shapes, u, v = shapes_with_two_axes(4000)
+    start = CoarseGaussian.fit(shapes, 2, rank=1, num_chains=5)
+    assert start.factor.shape == (1, 8)
+    assert abs((start.factor[0] @ u).item()) == pytest.approx(0.1, rel=5 / math.sqrt(2 * 4000))
+    assert abs((start.factor[0] @ v).item()) < 0.01
+
+
+def test_coarse_draws_do_not_depend_on_how_chains_are_batched():
+    start = CoarseGaussian.fit(shapes_with_two_axes(30)[0], 2, rank=2, num_chains=5)
+    whole = start.draw(6, chain_generators(0, 6))
+    parts = torch.cat([start.draw(2, chain_generators(0, 2)), start.draw(4, chain_generators(0, 4, first=2))])
+    torch.testing.assert_close(whole, parts)
+
+
+@pytest.mark.parametrize("rank", [0, -1, 30, 1000])
+def test_more_axes_than_shapes_are_refused(rank):
+    with pytest.raises(ShapeError, match="30 shapes span at most 29 principal axes"):
+        CoarseGaussian.fit(shapes_with_two_axes(30)[0], 2, rank=rank, num_chains=5)
