@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from .archive import CATEGORIES, MAX_RESOLUTION, cache_dir, read_archive, sha256_of, write_archive
+from .archive import CATEGORIES, MAX_RESOLUTION, MAX_VOXELS, cache_dir, read_archive, sha256_of, write_archive
 from .furniture import make_furniture
 from .layouts import SUFFIXES, import_shapes
 from .modelnet10 import URL, Recipe, fetch_zip, voxelize_zip
@@ -99,6 +99,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _shapes(arguments: argparse.Namespace) -> int:
     side, train, test, seed = arguments.resolution, arguments.train, arguments.test, arguments.seed
+    if len(CATEGORIES) * (train + test) * side**3 > MAX_VOXELS:
+        raise ValueError(f"{train} + {test} shapes a category at {side}^3 are too many for one archive")
     voxels, labels, split, names = make_furniture(side, train=train, test=test, seed=seed)
     manifest = {
         "dataset": "furniture",
@@ -137,7 +139,7 @@ def _modelnet10(arguments: argparse.Namespace) -> int:
 def _import(arguments: argparse.Namespace) -> int:
     keys = ("layout", "axes", "category", "split", "turns", "resolution", "name")
     options = {key: getattr(arguments, key) for key in keys}
-    found, problems, notes = import_shapes(arguments.paths, progress=True, **options)
+    found, problems, notes = import_shapes(arguments.paths, **options)
     out = arguments.out or cache_dir() / f"{found.manifest['dataset']}_{found.resolution}.npz"
     if not arguments.out and out.exists() and not arguments.force:
         raise ValueError(f"{out} exists: choose another --out or --name, or give --force")

@@ -27,7 +27,7 @@ DAMAGE = (  # what readers raise on a damaged file
     *(ValueError, TypeError, LookupError, ArithmeticError, RuntimeError),
 )
 MAX_RESOLUTION = 512
-MAX_VOXELS = 1 << 33  # of one file: 1 GiB once packed, twice ModelNet40 at 64^3
+MAX_VOXELS = 1 << 34  # of one file: 2 GiB once packed, ModelNet10 at 128^3
 MAX_TEXT = 1 << 26  # bytes of any other array
 
 
@@ -191,6 +191,8 @@ def _check(archive: Archive, categories: Sequence[str], path: str) -> None:
         problem = f"it has version {manifest['version']}, this program reads {VERSION}: update the project"
     elif type(resolution) is not int or not 1 <= resolution <= MAX_RESOLUTION:
         problem = f"its resolution is {resolution!r}, not a number from 1 to {MAX_RESOLUTION}"
+    elif n * resolution**3 > MAX_VOXELS:
+        problem = f"{n} shapes at {resolution}^3 are too many for one archive: choose a lower resolution or fewer"
     elif archive.packed.dtype != np.uint8 or archive.packed.shape != (n, (resolution**3 + 7) // 8):
         problem = (
             f"its voxels are {archive.packed.dtype} {archive.packed.shape}, "

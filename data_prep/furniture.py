@@ -351,8 +351,8 @@ def desk(d: Dice) -> Solid:
     """Legs, panels, trestles or drawers at either end; modesty panel, drawer, L-shaped return, hutch, raised shelf."""
     x, y, top, board, inset = d(0.6, 0.85), d(0.3, 0.4), d(0.68, 0.8), d(0.03, 0.06), d(0, 0.05)
     ends = d.pick("legs legs", "drawers drawers", "drawers legs", "drawers panel", "trestle trestle").split()
-    rows, wide, half, extra = d.pick(2, 3, 4), d(0.34, 0.46), d(0.025, 0.04), d.pick("", "", "return", "hutch", "riser")
-    shape = box(x, y, (top - board, top))
+    rows, wide, half, extra = d.pick(2, 3, 4), d(0.34, 0.46), d(0.02, 0.06), d.pick("", "return", "hutch", "riser")
+    shape, taper = box(x, y, (top - board, top)), d(0.5, 1)
     for k, end in enumerate(ends):
         if end == "drawers":
             span, low = (x - inset - wide, x - inset), d.pick(0, 0.08)
@@ -362,7 +362,8 @@ def desk(d: Dice) -> Solid:
             part = limb((x - 0.2, y - 0.05, 0), (x - 0.2, 0.1, top - board), 0.04)
             part |= mirror(part, 1) | box((x - 0.24, x - 0.16), 0.6 * y, (0.25 * top, 0.25 * top + 0.05))
         elif end == "legs":
-            part = box((x - 2 * half, x), (y - 2 * half, y), (0, top))
+            at = (x - inset - half, y - inset - half)
+            part = limb((*at, 0), (*at, top), taper * half, half)
             part |= mirror(part, 1)
         else:
             part = box((x - inset - 0.05, x - inset), y - inset, (0, top))
@@ -377,7 +378,7 @@ def desk(d: Dice) -> Solid:
     elif extra == "hutch":
         high = top + d(0.35, 0.6)
         shape |= shelves(x, (0.25 * y, y), (top - board, high), d.pick(1, 2), 0.035)
-        shape |= join(box((c - 0.02, c + 0.02), (0.25 * y, y), (top, high)) for c in spaced(-x, x, d.pick(1, 2, 3))[:2])
+        shape |= join(box((c - 0.02, c + 0.02), (0.25 * y, y), (top, high)) for c in spaced(-x, x, d.pick(1, 2, 3)))
     elif extra == "riser":
         shape |= box(x - 0.03, (0.4 * y, y), (top, top + d(0.12, 0.2)))
     return mirror(shape) if d.odds(0.5) else shape

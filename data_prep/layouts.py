@@ -50,7 +50,6 @@ def import_shapes(
     turns: str = "first",
     resolution: int | None = None,
     name: str | None = None,
-    progress: bool = False,
 ) -> tuple[Archive, list[str], list[str]]:
     """Read voxel files and folders of them, and bring their axes to (y, x, z), the last one up.
 
@@ -90,7 +89,7 @@ def import_shapes(
             except (ArchiveError, OSError) as error:
                 problems.append(str(error))
 
-    for kind, shape in tqdm(shapes(), unit=" shapes", disable=not progress, desc="import"):
+    for kind, shape in tqdm(shapes(), unit=" shapes", desc="import", disable=None, leave=False):
         kept, part, order = category or shape.category, shape.split or split, axes or shape.axes
         numbers[group := f"{kept or 'shape'}_{part}"] += 1
         title = shape.name or f"{group}_{numbers[group]:04d}"

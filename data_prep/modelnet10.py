@@ -26,18 +26,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from .archive import (
-    CATEGORIES,
-    DAMAGE,
-    VERSION,
-    Archive,
-    ArchiveError,
-    blaming,
-    pack,
-    replacing,
-    sha256_of,
-    write_archive,
-)
+from . import archive as ar
+from .archive import CATEGORIES, Archive, ArchiveError
 from .off import parse_off
 from .voxelizer import FILL_RULE, room, voxelize
 
@@ -56,6 +46,9 @@ class Recipe:
     resolution: int = 32
     padding: int = 3
     turns: int = 1
+
+    def __post_init__(self) -> None:
+        room(self.resolution, self.padding)
 
 
 def download(url: str, target: Path, sha256: str | None = None, wait: Callable[[float], None] = time.sleep) -> Path:
@@ -94,7 +87,7 @@ def download(url: str, target: Path, sha256: str | None = None, wait: Callable[[
         if failed == ATTEMPTS:
             raise ArchiveError(f"{url}: {reason}; run again to go on, or fetch it yourself and give --zip") from reason
         wait(min(2**failed, 30))
-    if sha256 and (digest := sha256_of(part)) != sha256.lower():
+    if sha256 and (digest := ar.sha256_of(part)) != sha256.lower():
         part.unlink()
         raise ArchiveError(f"{url}: sha256 is {digest}, not {sha256}: it is deleted, run again")
     part.replace(target)
@@ -110,7 +103,7 @@ def _fetch(url: str, part: Path, have: int) -> None:
         length = answer.headers["Content-Length"]
         total = have + int(length) if length else None
         bar = tqdm(total=total, initial=have, unit="B", unit_scale=True, unit_divisor=1024, desc=part.stem)
-        with blaming(part), part.open("ab" if have else "wb") as file, bar:
+        with ar.blaming(part), part.open("ab" if have else "wb") as file, bar:
             while block := answer.read(1 << 18):
                 file.write(block)
                 bar.update(len(block))
@@ -131,8 +124,8 @@ def fetch_zip(folder: Path, url: str = URL, sha256: str | None = None) -> tuple[
             raise ArchiveError(f"{url}: what it sent is not ModelNet10 ({error}); deleted") from error
         record.unlink(missing_ok=True)
     if not record.exists():
-        with replacing(record) as file:
-            file.write(f"{sha256_of(target)}  {target.name}\n".encode())
+        with ar.replacing(record) as file:
+            file.write(f"{ar.sha256_of(target)}  {target.name}\n".encode())
     return target, sha256 or record.read_text().split()[0]
 
 
@@ -154,7 +147,7 @@ def find_meshes(path: Path) -> tuple[list[Mesh], list[str]]:
     try:
         with zipfile.ZipFile(path) as file:
             members = [info.filename for info in file.infolist() if not info.is_dir()]
-    except DAMAGE as error:
+    except ar.DAMAGE as error:
         if isinstance(error, OSError) and error.filename:
             raise
         raise ArchiveError(f"{path}: not a complete zip file ({error}): fetch it again") from error
@@ -197,17 +190,18 @@ def voxelize_zip(
     Raises:
         ArchiveError: if the zip is unusable. OSError: if a file cannot be written. BrokenProcessPool: if a worker dies.
     """
-    digest = sha256_of(path)
+    digest = ar.sha256_of(path)
     if sha256 and digest != sha256.lower():
         raise ArchiveError(f"{path}: sha256 is {digest}, not {sha256}: delete it and fetch it again")
     meshes, notes = find_meshes(path)
-    room(recipe.resolution, recipe.padding)
-    identity = json.dumps([digest, asdict(recipe), FILL_RULE, VERSION, [mesh.member for mesh in meshes]])
+    if len(meshes) * recipe.turns * recipe.resolution**3 > ar.MAX_VOXELS:
+        raise ValueError(f"{len(meshes)} meshes are too many for one archive at {recipe}: choose a lower resolution")
+    identity = json.dumps([digest, asdict(recipe), FILL_RULE, ar.VERSION, [mesh.member for mesh in meshes]])
     key = hashlib.sha256(identity.encode()).hexdigest()[:12]
     out.parent.mkdir(parents=True, exist_ok=True)
     journal = out.with_name(f"{out.name}.{key}.part")
     width = (recipe.resolution**3 + 7) // 8 * recipe.turns
-    with blaming(journal), journal.open("a+b", buffering=0) as file:
+    with journal.open("a+b", buffering=0) as file:
         done = _resume(file)
         todo = [i for i in range(len(meshes)) if i not in done]
         if done:
@@ -226,7 +220,7 @@ def voxelize_zip(
     archive = None
     if voxelized:
         turned = [(meshes[i], turn) for i in voxelized for turn in range(1, recipe.turns + 1)]
-        archive = write_archive(
+        archive = ar.write_archive(
             out,
             np.frombuffer(b"".join(done[i][1][:width] for i in voxelized), np.uint8).reshape(len(turned), -1),
             [CATEGORIES.index(mesh.category) for mesh, _ in turned],
@@ -267,8 +261,9 @@ def _append(file: FileIO, record: bytes) -> None:
     """Add a whole record, or nothing."""
     end = file.seek(0, os.SEEK_END)
     try:
-        while record:
-            record = record[file.write(record) :]
+        with ar.blaming(Path(file.name)):
+            while record:
+                record = record[file.write(record) :]
     except OSError:
         file.truncate(end)
         raise
@@ -314,8 +309,8 @@ _open_zip = cache(zipfile.ZipFile)  # once in a process: reading its table of co
 def _voxelize_member(job: Job) -> tuple[int, bool, bytes]:
     """One mesh: its packed grids and remarks, or the reason why it has none."""
     i, path, member, recipe = job
+    file = _open_zip(path)
     try:
-        file = _open_zip(path)
         with warnings.catch_warnings(record=True) as remarks:
             warnings.simplefilter("always")
             info = file.getinfo(member)
@@ -327,6 +322,6 @@ def _voxelize_member(job: Job) -> tuple[int, bool, bytes]:
                 for turn in range(recipe.turns)
             ]
         text = "; ".join(dict.fromkeys(str(remark.message).removeprefix("mesh: ") for remark in remarks))
-        return i, True, pack(np.stack(turns)).tobytes() + text.encode()
-    except DAMAGE as error:
+        return i, True, ar.pack(np.stack(turns)).tobytes() + text.encode()
+    except ar.DAMAGE as error:
         return i, False, (str(error).removeprefix("mesh: ") or type(error).__name__).encode()

@@ -68,6 +68,8 @@ class Settings:
                 raise ValueError(f"{name} must be at least {least} and finite, not {value}")
         if not 0 < self.step_size < math.inf:
             raise ValueError(f"step_size must be positive and finite, not {self.step_size}")
+        if self.max_gradient is not None and not 0 < self.max_gradient:
+            raise ValueError(f"max_gradient, a norm, must be positive, not {self.max_gradient}")
         if self.average is not None and not 0 <= self.average < 1:
             raise ValueError(f"average, a decay, must lie in [0, 1), not {self.average}")
 
@@ -215,6 +217,8 @@ def learn(
     Raises `DivergedError` when energies or chains stop being finite, carrying the last good `state` (and `checkpoint`).
     """
     check_shapes(shapes, name="the observed shapes", resolution=run.net.architecture.resolution)
+    if save_every < 1:
+        raise ValueError(f"save_every must be at least 1, not {save_every}")
     if settings.batch_size > len(shapes):
         raise ShapeError(f"batch_size is {settings.batch_size}, but there are only {len(shapes)} observed shapes")
     device, bounds = run.generator.device, run.net.bounds
@@ -283,7 +287,7 @@ def read_state(path: str | Path, device: torch.device | str = "cpu") -> dict:
         states = torch.load(path, map_location=device, weights_only=True)
         count = len(states)
     except Exception as error:
-        raise ValueError(f"{path} is not a checkpoint of a learning run ({error}): delete it to begin anew") from error
+        raise ValueError(f"{path} is not a checkpoint of a learning run: delete it to begin anew") from error
     if count != _world():
         raise ValueError(f"{path} was written by {count} processes, and these are {_world()}: start as many")
     return states[_rank()]

@@ -18,13 +18,13 @@
     body { display: flex; flex-direction: column; font: 13px/1.3 system-ui, sans-serif; --ink: #2b3440; }
     #view { position: relative; flex: 1; min-height: 0; touch-action: pan-y; cursor: grab; }
     #view:active { cursor: grabbing; }
-    #view:focus-visible, button:focus-visible, input:focus-visible { outline: 2px solid ${scene.color}; outline-offset: -2px; }
+    #view:focus-visible, button:focus-visible, input:focus-visible { outline: 2px solid ${scene.accent}; outline-offset: -2px; }
     #canvas { position: absolute; inset: 0; pointer-events: none; }
     #canvas canvas { display: block; }
     .caption { position: absolute; transform: translateX(-50%); white-space: nowrap; pointer-events: none; }
     #bar { display: flex; gap: .7em; align-items: center; height: ${scene.bar}px; padding: 0 .8em; flex: none; }
-    #bar input { flex: 1; min-width: 0; accent-color: ${scene.color}; cursor: pointer; }
-    #bar button { width: 30px; height: 30px; border: 0; border-radius: 50%; cursor: pointer; color: #fff; background: ${scene.color};
+    #bar input { flex: 1; min-width: 0; accent-color: ${scene.accent}; cursor: pointer; }
+    #bar button { width: 30px; height: 30px; border: 0; border-radius: 50%; cursor: pointer; color: #fff; background: ${scene.accent};
                   display: grid; place-items: center; padding: 0; }
     #bar svg { width: 12px; height: 12px; fill: #fff; }
     #bar output { min-width: ${scene.steps ? Math.max(...scene.steps.map((s) => s.length)) * 0.56 : 0}em; text-align: right;
@@ -129,7 +129,7 @@
       if (!visible) return;
       const bytes = Uint8Array.from(atob(scene.data), (c) => c.charCodeAt(0));
       const born = await lib.CreateK3DAndLoadBinarySnapshot(bytes, canvas);
-      if (!visible) { born.disable(); canvas.replaceChildren(); return; }
+      if (!visible) { born.disable(); return close(); }
       k3d = window.K3DInstance = born;
       k3d.on(k3d.events.OBJECT_LOADED, place);
       k3d.on(k3d.events.RESIZED, redraw);
@@ -153,6 +153,7 @@
     if (k3d) k3d.disable();
     k3d = window.K3DInstance = null;
     canvas.replaceChildren();
+    canvas.removeAttribute('style'); // the picture under this frame shows again
   }
 
   // ---- the chain

@@ -277,7 +277,7 @@ class Scene:
             "label": LABEL,
             "tall": TALL,
             "bar": BAR,
-            "color": self.color,
+            "accent": BLUE,
             "yaw": YAW,
             "pitch": PITCH,
             "angle": ANGLE,

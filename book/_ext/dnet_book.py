@@ -49,14 +49,25 @@ def check_addresses(app: Sphinx, docname: str, source: list[str]) -> None:
 
 def escape_formulas(app: Sphinx, what: str, name: str, obj: object, options: Any, lines: list[str]) -> None:
     """Docstrings are plain text: |Y|^2 is a norm there, not reStructuredText."""
-    lines[:] = ["".join(re.sub(r"(?<!\\)[|]", r"\\|", part) if i % 2 == 0 else part
-                        for i, part in enumerate(re.split(r"(``.*?``|`.*?`)", line))) for line in lines]
+    lines[:] = [
+        "".join(
+            re.sub(r"(?<!\\)[|]", r"\\|", part) if i % 2 == 0 else part
+            for i, part in enumerate(re.split(r"(``.*?``|`.*?`)", line))
+        )
+        for line in lines
+    ]
 
 
 def drop_widget_state(app: Sphinx, env: BuildEnvironment) -> None:
     """A page has no kernel, so it does not carry the state of the notebook's widgets either."""
     for data in getattr(env, "nb_metadata", {}).values():
         data.get("js_files", {}).pop("ipywidgets_state", None)
+
+
+def drop_thebe(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
+    """Jupyter Book declares the settings of Thebe, which this book does not use, twice: an error on every page."""
+    scripts = context.get("script_files", [])
+    context["script_files"] = [script for script in scripts if "thebe" not in f"{script} {script.attributes}".lower()]
 
 
 def copy_bundle(app: Sphinx, exception: Exception | None) -> None:
@@ -104,6 +115,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("source-read", check_addresses)
     app.connect("autodoc-process-docstring", escape_formulas, priority=900)
     app.connect("env-updated", drop_widget_state)
+    app.connect("html-page-context", drop_thebe, priority=900)
     app.connect("build-finished", copy_bundle)
     app.add_post_transform(BadgeLine)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -45,7 +45,7 @@ def train(
     for record in learn(run, shapes.centred, preset.settings, checkpoint=checkpoint):
         bar.update(record.iteration - bar.n)
         bar.set_postfix(V=f"{record.value:.0f}", slope=f"{record.gradient_norm:.1f}", refresh=False)
-        records.append(record._replace(synthesized=record.synthesized[:0]))
+        records.append(record._replace(synthesized=torch.empty(0)))  # the shapes themselves would fill the memory
     bar.close()
     kept = run.net if run.averaged is None else run.averaged
     model = Pretrained(kept.eval().requires_grad_(False), shapes.mean, coarse, preset.sampling, {})

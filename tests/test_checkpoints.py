@@ -1,0 +1,310 @@
+"""Models and results on disk: what comes back, what is refused, and what a full disk leaves behind."""
+
+import errno
+import json
+import math
+import signal
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import dnet_lib.checkpoints
+from dnet_lib import (
+    Architecture,
+    DescriptorNet,
+    DivergedError,
+    Pretrained,
+    Run,
+    Settings,
+    chain_generators,
+    load_model,
+    load_pretrained,
+    load_results,
+    sample,
+    save_model,
+    up_scale,
+)
+from dnet_lib.checkpoints import WEIGHTS, Chain, CheckpointError, save_results
+from dnet_lib.files import atomic_write
+from dnet_lib.learning import write_state
+from dnet_lib.starts import CoarseGaussian, Noise
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def model(start: bool = True, chain: Chain | None = None, **architecture) -> Pretrained:
+    net = DescriptorNet(Architecture(4, ((3, 3, 2),), **architecture), weight_std=0.1, generator=seeded())
+    coarse = up_scale(torch.rand(9, 1, 2, 2, 2, generator=seeded(1)), 2)
+    first = CoarseGaussian.fit(coarse, 2, rank=3, num_chains=4, temperature=0.64) if start else None
+    return Pretrained(net, 0.3, first, chain or Chain(5, 0.05, 0.5), {"category": "chair", "seed": 3, "who": "Čapek"})
+
+
+# -- models -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("start", [True, False])
+@pytest.mark.parametrize("architecture", [{}, {"s": None, "bounds": (-0.3, 0.7)}, {"activation": "silu", "s": 0.25}])
+def test_a_model_comes_back_to_the_bit(tmp_path, start, architecture):
+    saved = model(start, **architecture)
+    save_model(tmp_path / "deep" / "m.safetensors", saved)
+    loaded = load_model(tmp_path / "deep" / "m.safetensors")
+    y = torch.rand(3, 1, 4, 4, 4) * 0.9 - 0.25
+    assert torch.equal(loaded.energy(y), saved.energy(y)) and torch.equal(loaded.score(y), saved.score(y))
+    assert torch.equal(loaded(y), loaded.energy(y))
+    assert loaded.net.architecture == saved.net.architecture and loaded.card == saved.card
+    assert (loaded.mean, loaded.settings) == (0.3, saved.settings) and (loaded.start is None) == (not start)
+    assert torch.equal(loaded.sample(4, generator=seeded()), saved.sample(4, generator=seeded()))
+    assert not any(p.requires_grad for p in loaded.net.parameters()) and not loaded.net.training
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["m.safetensors"]
+
+
+@pytest.mark.parametrize("start", [True, False])
+def test_sampling_is_the_start_and_then_langevin(start):
+    m = model(start)
+    chain = list(m.chain(3, generator=seeded()))
+    generator = seeded()
+    y = m.start.draw(3, generator) if start else torch.randn(3, 1, 4, 4, 4, generator=generator)
+    assert len(chain) == 6 and torch.equal(chain[0], y + 0.3)
+    y = sample(y, m.net, num_steps=5, step_size=0.05, temperature=0.5, generator=generator)
+    assert torch.equal(chain[-1], y + 0.3) and torch.equal(m.sample(3, generator=seeded()), y + 0.3)
+
+
+def test_samples_do_not_depend_on_how_they_are_batched():
+    m = model()
+    whole = m.sample(5, generator=chain_generators(2, 5))
+    parts = [m.sample(b - a, generator=chain_generators(2, b - a, first=a)) for a, b in ((0, 2), (2, 5))]
+    torch.testing.assert_close(whole, torch.cat(parts), rtol=0, atol=1e-5)
+
+
+def test_a_model_is_an_energy_with_its_walls():
+    """It says it can be used wherever an energy is: then the sampler must learn its bounds from it, too."""
+    m = model(s=None, bounds=(-0.3, 0.7))
+    y = torch.zeros(20, 1, 4, 4, 4)
+    options = dict(num_steps=20, step_size=0.1)
+    ours, theirs = (sample(y, energy, generator=seeded(), **options) for energy in (m, m.net))
+    assert torch.equal(ours, theirs) and ours.max() <= 0.7 + 1e-6
+
+
+def test_a_model_that_runs_away_says_so():
+    with pytest.raises(DivergedError, match="step size"):
+        model(chain=Chain(30, 1e6)).sample(2, generator=seeded())
+
+
+def test_what_is_no_model_is_refused_by_name(tmp_path):
+    save_model(tmp_path / "good.safetensors", model())
+    whole = (tmp_path / "good.safetensors").read_bytes()
+    for name, content in {
+        "empty": b"",
+        "text": b"these are no weights",
+        "cut": whole[:-40],
+        "head": whole[:100],
+        "long": b"\xff" * 8 + whole[8:],
+    }.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "folder").mkdir()
+    save_file({"a": torch.zeros(2)}, tmp_path / "foreign")
+    for name in ("empty", "text", "cut", "head", "long", "folder", "foreign"):
+        with pytest.raises(CheckpointError, match=rf"{name}\b.*(broken|not one of)"):
+            load_model(tmp_path / name)
+    with pytest.raises(CheckpointError, match=r"no weights at .*missing\.safetensors"):
+        load_model(tmp_path / "missing.safetensors")
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda about: about.pop("architecture"),
+        lambda about: about.update(architecture=3),
+        lambda about: about["architecture"].update(layers=[1, 2]),
+        lambda about: about["architecture"].update(activation="tanh"),
+        lambda about: about["architecture"].update(surprise=1),
+        lambda about: about["architecture"].update(resolution=5, layers=[[3, 3, 1]]),
+        lambda about: about["architecture"].update(layers=[[3, 5, 2]]),
+        lambda about: about.update(chain={"num_steps": 3}),
+        lambda about: about.update(start={"scale": 2}),
+        lambda about: about.pop("mean"),
+    ],
+)
+def test_metadata_of_another_make_is_refused_by_name(tmp_path, edit):
+    from safetensors import safe_open
+
+    path = tmp_path / "m.safetensors"
+    save_model(path, model())
+    with safe_open(path, framework="pt") as file:
+        metadata, tensors = file.metadata(), {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
+    about = json.loads(metadata["model"])
+    edit(about)
+    save_file(tensors, path, metadata | {"model": json.dumps(about)})
+    with pytest.raises(CheckpointError, match=r"m\.safetensors is broken"):
+        load_model(path)
+
+
+def test_a_network_that_claims_the_moon_allocates_nothing(tmp_path):
+    """10^13 weights in the metadata, none in the file: refused at once."""
+    from safetensors import safe_open
+
+    path = tmp_path / "m.safetensors"
+    save_model(path, model())
+    with safe_open(path, framework="pt") as file:
+        metadata, tensors = file.metadata(), {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
+    about = json.loads(metadata["model"])
+    about["architecture"]["layers"] = [[10**7, 100, 2]]
+    save_file(tensors, path, metadata | {"model": json.dumps(about)})
+    with pytest.raises(CheckpointError, match=r"m\.safetensors"):
+        load_model(path)
+
+
+# -- names --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def weights(tmp_path, monkeypatch) -> Path:
+    folder = tmp_path / "library" / "weights"
+    monkeypatch.setattr(dnet_lib.checkpoints, "WEIGHTS", folder)
+    save_model(folder / "synthesis" / "chair.safetensors", model())
+    save_model(folder / "synthesis" / "toilet.safetensors", model())
+    save_model(tmp_path / "library" / "secret.safetensors", model())
+    return folder
+
+
+def test_pretrained_models_go_by_name(weights):
+    assert load_pretrained("synthesis/chair").card["category"] == "chair"
+    with pytest.raises(CheckpointError, match="'synthesis/chiar'.*synthesis/chair, synthesis/toilet"):
+        load_pretrained("synthesis/chiar")
+
+
+@pytest.mark.parametrize("name", ["../secret", "synthesis/../../secret", "ABSOLUTE", "", ".", "synthesis", "a\0b", None])
+def test_names_lead_nowhere_else(weights, name):
+    if name == "ABSOLUTE":
+        name = str(weights.parent / "secret")
+    with pytest.raises(CheckpointError, match="choose from synthesis/chair"):
+        load_pretrained(name)
+
+
+@pytest.mark.skipif(not any(WEIGHTS.rglob("*.safetensors")), reason="no weights have been trained yet")
+def test_every_model_that_ships_can_be_sampled():
+    for path in WEIGHTS.rglob("*.safetensors"):
+        assert path.stat().st_size < 4_000_000, f"{path.name} is too large to ship"
+        m = load_pretrained(path.relative_to(WEIGHTS).with_suffix("").as_posix())
+        assert 0 < m.mean < 0.5 and m.card
+        last = None
+        for step, last in enumerate(m.chain(1, generator=seeded())):  # noqa: B007
+            if step == 2:
+                break
+        assert torch.isfinite(last).all()
+
+
+# -- results ------------------------------------------------------------------------------------------------------------
+
+
+def test_results_come_back(tmp_path):
+    results = {"metrics": {"distance": 0.1 + 0.2, "spread": [1.5, None]}, "seed": 3, "paper": {"Čapek": 1}}
+    path = save_results("synthesis", "chair", results, folder=tmp_path)
+    assert path == tmp_path / "synthesis" / "chair.json"
+    save_results("synthesis", "all", {"seed": 4}, folder=tmp_path)
+    assert load_results("synthesis", folder=tmp_path) == {"all": {"seed": 4}, "chair": results}
+    first = path.read_bytes()
+    assert save_results("synthesis", "chair", results, folder=tmp_path).read_bytes() == first
+
+
+def test_results_that_are_missing_or_broken_are_named(tmp_path):
+    with pytest.raises(CheckpointError, match="no results of 'synthesis'.*none yet"):
+        load_results("synthesis", folder=tmp_path)
+    path = save_results("recovery", "chair", {}, folder=tmp_path)
+    with pytest.raises(CheckpointError, match="no results of 'synthesis'.*recovery"):
+        load_results("synthesis", folder=tmp_path)
+    path.write_text('{"metrics": ')
+    with pytest.raises(CheckpointError, match=r"chair\.json is broken"):
+        load_results("recovery", folder=tmp_path)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, torch.zeros(1), {1, 2}])
+def test_results_that_are_no_json_leave_the_old_file(tmp_path, value):
+    path = save_results("synthesis", "chair", {"seed": 1}, folder=tmp_path)
+    with pytest.raises((ValueError, TypeError)):
+        save_results("synthesis", "chair", {"seed": value}, folder=tmp_path)
+    assert load_results("synthesis", folder=tmp_path) == {"chair": {"seed": 1}}
+    assert [p.name for p in path.parent.iterdir()] == ["chair.json"]
+
+
+# -- whole or absent ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "expected", "message"),
+    [
+        (ValueError("no"), ValueError, "no"),
+        (KeyboardInterrupt(), KeyboardInterrupt, ""),
+        (SystemExit(1), SystemExit, "1"),
+        (OSError(errno.ENOSPC, "No space left on device"), OSError, r"could not write .*f\.txt: No space left.*unchanged"),
+        (PermissionError(errno.EACCES, "Permission denied"), OSError, r"could not write .*f\.txt: Permission denied"),
+    ],
+)
+@pytest.mark.parametrize("old", [None, "old"])
+def test_a_write_that_fails_leaves_what_was_there(tmp_path, error, expected, message, old):
+    path = tmp_path / "f.txt"
+    if old:
+        path.write_text(old)
+    with pytest.raises(expected, match=message), atomic_write(path) as part:
+        part.write_text("half")
+        raise error
+    assert [p.name for p in tmp_path.iterdir()] == (["f.txt"] if old else [])
+    assert not old or path.read_text() == old
+
+
+def test_the_old_file_stands_until_the_new_one_is_whole(tmp_path):
+    path = tmp_path / "deep" / "f.txt"
+    for text in ("one", "two"):
+        with atomic_write(path) as part:
+            assert part.parent == path.parent, "a rename across file systems is not atomic"
+            part.write_text(text)
+            assert not path.exists() or path.read_text() == "one"
+        assert path.read_text() == text
+    assert [p.name for p in path.parent.iterdir()] == ["f.txt"]
+
+
+def test_a_block_that_writes_nothing_is_named(tmp_path):
+    with pytest.raises(OSError, match=r"could not write .*f\.txt"), atomic_write(tmp_path / "f.txt"):
+        pass
+
+
+def test_a_path_below_a_file_is_named(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OSError, match=r"could not write .*f\.txt"), atomic_write(tmp_path / "file" / "f.txt") as part:
+        part.write_text("y")
+
+
+@contextmanager
+def files_of_at_most(size: int):
+    """The kernel refuses to let any file of this process grow beyond `size` bytes, as a full disk would."""
+    resource = pytest.importorskip("resource", reason="needs POSIX limits")
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.mark.parametrize("what", ["model", "run", "results"])
+def test_a_full_disk_is_named_and_the_old_file_kept(tmp_path, what):
+    path = tmp_path / "synthesis" / "big.json"
+    path.parent.mkdir()
+    path.write_text("old")
+    net = DescriptorNet(Architecture(8, ((8, 6, 1),)))
+    write = {
+        "model": lambda: save_model(path, Pretrained(net, 0.3, None, Chain(1, 0.1), {})),
+        "run": lambda: write_state(Run.begin(net, Noise(1), Settings()).state(), path),
+        "results": lambda: save_results("synthesis", "big", {"x": list(range(10_000))}, folder=tmp_path),
+    }[what]
+    with files_of_at_most(4000), pytest.raises(OSError, match=r"could not write .*big\.json.*unchanged"):
+        write()
+    assert path.read_text() == "old" and [p.name for p in path.parent.iterdir()] == ["big.json"]
+    write()
+    assert path.stat().st_size > 4000

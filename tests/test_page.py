@@ -1,0 +1,266 @@
+"""The built page in a browser: every shape draws, every chain plays, every flip-book turns; light, dark, on a phone.
+
+The page is taken from the environment variable DNET_PAGE, else from `_build/html`, where `make book` leaves it; the
+browser is DNET_BROWSER, else any Chrome or Chromium of this machine, else playwright's own.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import http.server
+import io
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from PIL import Image
+
+if TYPE_CHECKING:
+    from playwright import sync_api
+else:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+
+ROOT = Path(os.environ.get("DNET_PAGE", Path(__file__).parents[1] / "_build" / "html")).resolve()
+PAGES = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("*.html")) if ROOT.is_dir() else ["index.html"]
+PATIENCE = 120_000  # milliseconds: software WebGL on two busy cores is slow
+ARGUMENTS = [
+    "--no-sandbox",
+    "--use-gl=angle",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--ignore-gpu-blocklist",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
+APPLICATIONS = ("Google Chrome.app/Contents/MacOS/Google Chrome", "Chromium.app/Contents/MacOS/Chromium")
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """Where the page is served."""
+    if not (ROOT / "index.html").is_file():
+        pytest.skip(f"there is no built page at {ROOT}: run `make book` first")
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(ROOT)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[sync_api.Browser]:
+    """One browser for all tests."""
+    places = [os.environ.get("DNET_BROWSER"), *map(shutil.which, BROWSERS)]
+    places += [str(path) for name in APPLICATIONS if (path := Path("/Applications") / name).exists()]
+    found = next((place for place in places if place), None)
+    with sync_api.sync_playwright() as playwright:
+        if found is None and not Path(playwright.chromium.executable_path).exists():
+            pytest.skip("there is no Chrome or Chromium here, nor playwright's own: run `playwright install chromium`")
+        instance = playwright.chromium.launch(executable_path=found, args=ARGUMENTS)
+        yield instance
+        instance.close()
+
+
+class Visit:
+    """A page opened in one theme and size, with the errors of its console."""
+
+    def __init__(self, browser: sync_api.Browser, address: str, *, theme: str, width: int) -> None:
+        self.errors: list[str] = []
+        self.address = address
+        self.context = browser.new_context(viewport={"width": width, "height": 800})
+        self.context.add_init_script(f"localStorage.setItem('mode', '{theme}')")
+        self.context.route(lambda url: not url.startswith((address, "data:", "blob:")), self._answer)
+        self.page = self.context.new_page()
+        self.page.set_default_timeout(PATIENCE)
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("console", lambda entry: self.errors.append(entry.text) if entry.type == "error" else None)
+
+    @staticmethod
+    def _answer(route: sync_api.Route) -> None:
+        """Nothing outside the page is asked for: MathJax and fonts come from elsewhere and are not what is tested."""
+        kinds = {"script": "text/javascript", "stylesheet": "text/css"}
+        route.fulfill(status=200, body="", content_type=kinds.get(route.request.resource_type, "text/plain"))
+
+    def open(self, name: str) -> sync_api.Page:
+        self.errors.clear()
+        self.page.goto(self.address + name)
+        return self.page
+
+    def scenes(self) -> list[View]:
+        return [View(element) for element in self.page.locator(".dnet-scene iframe").all()]
+
+
+class View:
+    """One 3-D view of a page."""
+
+    def __init__(self, element: sync_api.Locator) -> None:
+        self.element = element
+        self.frame = element.element_handle().content_frame()
+        assert self.frame is not None
+
+    def wait(self, state: str = "attached") -> None:
+        self.frame.wait_for_selector("body[data-ready]", state=state, timeout=PATIENCE)
+
+    def enter(self) -> None:
+        self.element.scroll_into_view_if_needed()
+        self.wait()
+
+    def pixels(self) -> np.ndarray:
+        """What WebGL has drawn, RGBA; where it drew nothing it is transparent."""
+        uri = self.frame.evaluate("document.querySelector('canvas').toDataURL()")
+        return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))).convert("RGBA"))
+
+    def changes(self, before: np.ndarray) -> bool:
+        return until(lambda: (now := self.pixels()).shape == before.shape and bool((now != before).any()))
+
+    def place(self) -> int:
+        return int(self.frame.locator("input[type=range]").input_value())
+
+
+def until(true: Callable[[], bool], seconds: float = PATIENCE / 1000) -> bool:
+    """Wait for a condition."""
+    end = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+@pytest.fixture(scope="module")
+def light(browser: sync_api.Browser, address: str) -> Iterator[Visit]:
+    visit = Visit(browser, address, theme="light", width=1280)
+    yield visit
+    visit.context.close()
+
+
+@pytest.fixture(scope="module")
+def dark_phone(browser: sync_api.Browser, address: str) -> Iterator[Visit]:
+    visit = Visit(browser, address, theme="dark", width=390)
+    yield visit
+    visit.context.close()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_everything_on_the_page_is_alive(light: Visit, name: str):
+    page = light.open(name)
+    for image in page.locator("img").all():
+        assert image.get_attribute("alt"), f"no alt text: {(image.get_attribute('src') or '')[:80]}"
+    for view in light.scenes():
+        view.enter()
+        before = view.pixels()
+        assert (before[..., 3] > 0).mean() > 0.002, "an empty canvas"
+        view.frame.locator("#view").press("ArrowRight")
+        assert view.changes(before), "the arrow keys do not turn it"
+        if view.frame.locator("input[type=range]").count():
+            check_chain(view)
+    for book in page.locator(".dnet-flipbook").all():
+        check_flipbook(book)
+    assert light.errors == []
+
+
+def check_chain(view: View) -> None:
+    """The slider moves the chain to its last step; the play button runs from the first one again."""
+    slider, button = view.frame.locator("input[type=range]"), view.frame.locator("button")
+    last = int(slider.get_attribute("max") or 0)
+    before = view.pixels()
+    slider.fill(str(last))
+    assert view.changes(before), "the slider does not move the chain"
+    assert slider.get_attribute("aria-valuetext") == view.frame.locator("output").inner_text()
+    button.click()
+    assert button.get_attribute("aria-label") == "Pause"
+    assert until(lambda: 0 < view.place() <= last), "the play button does not play"
+    button.click()
+    assert button.get_attribute("aria-label") == "Play"
+
+
+def check_flipbook(book: sync_api.Locator) -> None:
+    """Every control changes the picture and its alt text; the play button moves its slider."""
+    image = book.locator("img")
+    for control in book.locator("[data-control]").all():
+        before, alt = image.get_attribute("src"), image.get_attribute("alt")
+        if control.evaluate("node => node.tagName") == "SELECT":
+            control.select_option(index=control.locator("option").count() - 1)
+        else:
+            control.fill(control.get_attribute("max") or "")
+        assert image.get_attribute("src") != before, f"{control.get_attribute('data-control')} changes nothing"
+        assert image.get_attribute("alt") != alt
+    if book.locator("button").count():
+        before = image.get_attribute("src")
+        book.locator("button").click()
+        assert until(lambda: image.get_attribute("src") != before), "the play button does not play"
+        book.locator("button").click()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_in_the_dark_and_on_a_phone_nothing_overflows_or_glares(dark_phone: Visit, name: str):
+    page = dark_phone.open(name)
+    views = dark_phone.scenes()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    for box in page.locator(".dnet-scene, .dnet-flipbook, .dnet-figure").all():
+        place = box.bounding_box()
+        assert place is None or (place["x"] >= 0 and place["x"] + place["width"] <= 390)
+    for box in page.locator(".dnet-scene").all():
+        colour = box.evaluate("node => getComputedStyle(node).backgroundColor")
+        red, green, blue = (int(part) for part in colour.removeprefix("rgb(").removesuffix(")").split(","))  # no alpha
+        assert max(red, green, blue) < 100
+    for view in views[:1]:
+        view.enter()
+        assert (view.pixels()[..., 3] > 0).mean() > 0.002
+    assert dark_phone.errors == []
+
+
+def test_a_view_off_the_screen_gives_its_context_back_and_returns_to_its_step(light: Visit):
+    for name in PAGES:
+        page = light.open(name)
+        views = [view for view in light.scenes() if view.frame.locator("input[type=range]").count()]
+        if views:
+            break
+    else:
+        pytest.skip("no page has a chain")
+    view = views[0]
+    view.enter()
+    before = view.pixels()
+    view.frame.locator("input[type=range]").fill("2")
+    assert view.changes(before)
+    page.evaluate("document.body.style.paddingTop = '3000px'; scrollTo(0, 0)")
+    view.wait(state="detached")
+    assert view.frame.locator("canvas").count() == 0
+    view.enter()
+    assert view.place() == 2
+    again = view.pixels()
+    assert (again[..., 3] > 0).any()
+    assert (again != before).any()
+
+
+def test_the_wheel_over_a_view_scrolls_the_page(light: Visit):
+    for name in PAGES:
+        page = light.open(name)
+        if views := light.scenes():
+            break
+    else:
+        pytest.skip("no page has a 3-D view")
+    views[0].enter()
+    box = views[0].element.bounding_box()
+    assert box is not None
+    before = page.evaluate("scrollY")
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.wheel(0, 120)
+    assert until(lambda: page.evaluate("scrollY") > before, seconds=20)
