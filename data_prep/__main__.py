@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import os
 import sys
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -11,7 +12,7 @@ from .archive import CATEGORIES, MAX_RESOLUTION, MAX_VOXELS, cache_dir, read_arc
 from .furniture import make_furniture
 from .layouts import SUFFIXES, import_shapes
 from .modelnet10 import URL, Recipe, fetch_zip, voxelize_zip
-from .report import at_most, contact_sheet, describe, text_picture
+from .report import at_most, contact_sheet, describe, printable, text_picture
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,6 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("dnet-data: interrupted; the same command goes on where it was", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except BrokenProcessPool:
         problem = "a worker process died, perhaps for want of memory; run the same command again with fewer --workers"
     except OSError as error:
@@ -34,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         problem = "out of memory: choose a lower --resolution or fewer shapes"
     except ValueError as error:
         problem = str(error)
-    print(f"dnet-data: {problem}", file=sys.stderr)
+    print(f"dnet-data: {printable(problem)}", file=sys.stderr)
     return 1
 
 
@@ -79,7 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("import", _import, text, "<name>_<R>.npz in the cache folder")
     sub.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="files or folders")
     sub.add_argument("--layout", choices=["auto", *SUFFIXES], default="auto", help="what the files are (default: auto)")
-    sub.add_argument("--axes", metavar="yxz", help="the files' axes in order, - reverses (default: the layout's own)")
+    sub.add_argument(
+        "--axes", metavar="yxz", help="the files' axes in order, - reverses: --axes=x-zy (default: by layout)"
+    )
     sub.add_argument("--category", choices=CATEGORIES, metavar="NAME", help="of all shapes (default: what files say)")
     sub.add_argument(
         "--split", choices=("train", "test"), default="train", help="where files do not say (default: train)"
@@ -121,7 +127,7 @@ def _modelnet10(arguments: argparse.Namespace) -> int:
         path, sha256 = fetch_zip(cache_dir(), sha256=sha256)
     out = arguments.out or cache_dir() / f"modelnet10_{recipe.resolution}.npz"
     archive, failures, remarks, notes = voxelize_zip(path, out, recipe, sha256=sha256, workers=arguments.workers)
-    print("\n".join(at_most(notes)))
+    print(*at_most(notes), sep="\n")
     if remarks:
         print(
             f"{len(remarks)} meshes are odd, and voxelized as the official convention does:",
@@ -144,9 +150,9 @@ def _import(arguments: argparse.Namespace) -> int:
     if not arguments.out and out.exists() and not arguments.force:
         raise ValueError(f"{out} exists: choose another --out or --name, or give --force")
     archive = write_archive(out, found.packed, found.labels, found.split, found.names, found.manifest)
-    print("\n".join(at_most(notes)))
+    print(*at_most(notes), sep="\n")
     if problems:
-        print(f"{len(problems)} could not be read:", *at_most(problems), sep="\n", file=sys.stderr)
+        print(f"{len(problems)} left out:", *at_most(problems), sep="\n", file=sys.stderr)
     print(describe(archive))
     return _written(out)
 
@@ -156,7 +162,7 @@ def _info(arguments: argparse.Namespace) -> int:
     print(f"{arguments.archive}  {arguments.archive.stat().st_size:,} bytes, sha256 {sha256_of(arguments.archive)}")
     print(describe(archive))
     extra = {key: value for key, value in archive.manifest.items() if key not in ("dataset", "source", "fill_rule")}
-    print("", "manifest    " + ", ".join(f"{key} {value}" for key, value in extra.items()), sep="\n")
+    print("", printable("manifest    " + ", ".join(f"{key} {value}" for key, value in extra.items())), sep="\n")
     print("", text_picture(archive), sep="\n")
     if arguments.png:
         contact_sheet(archive, arguments.png)

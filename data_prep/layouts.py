@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ class Found:
 
 
 def import_shapes(
-    paths: Sequence[Path],
+    paths: Sequence[str | PathLike[str]],
     *,
     layout: str = "auto",
     axes: str | None = None,
@@ -74,7 +75,8 @@ def import_shapes(
     """
     if axes is not None and sorted(axes.replace("-", "")) != ["x", "y", "z"]:
         raise ValueError(f"--axes {axes!r}: give the letters x, y and z once each, in the file's order, such as xzy")
-    where, files = ", ".join(map(str, paths)), _files(paths, layout)
+    sources = [Path(path) for path in paths]
+    where, files = ", ".join(map(str, sources)), _files(sources, layout)
     problems, rows, notes, numbers, sizes = [], [], Counter[str](), Counter[str](), Counter[int]()
     if turns == "first":
         every, files = files, _first_turns(files)
@@ -118,9 +120,9 @@ def import_shapes(
     (side,) = sizes
     occupied = np.argwhere(ar.unpack(np.bitwise_or.reduce(packed, axis=0)[None], side)[0])
     manifest = {
-        "dataset": name or re.sub(r"_\d+$", "", paths[0].resolve().stem),
+        "dataset": name or re.sub(r"_\d+$", "", sources[0].resolve().stem),
         "resolution": side,
-        "source": ", ".join(path.resolve().name for path in paths),
+        "source": ", ".join(path.resolve().name for path in sources),
         "sha256": ar.sha256_of(files[0]) if len(files) == 1 else _digest(files),
         "fill_rule": "as imported",
         "padding": int(min(occupied.min(), side - 1 - occupied.max())) if len(occupied) else 0,
@@ -136,10 +138,10 @@ def _files(paths: Sequence[Path], layout: str) -> list[Path]:
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = [f for f in path.rglob("*") if f.suffix.lower() in suffixes and not f.name.startswith(".")]
+            inside = sorted(f for f in path.rglob("[!.]*") if f.suffix.lower() in suffixes and f.is_file())
             if not inside:
                 raise ArchiveError(f"{path}: holds no {' '.join(sorted(suffixes))} files")
-            files += sorted(inside)
+            files += inside
         elif path.exists():
             files.append(path)
         else:
@@ -237,7 +239,7 @@ def _grids(array: StoredArray) -> Iterator[NDArray[Any]]:
 
 
 def read_arrays(file: Path) -> Iterator[Found]:
-    """An `.npz` of arrays: `X_train`, `y_train`, `X_test`, `y_test` (x, y, z); or `voxels` with `names` (y, x, z)."""
+    """An `.npz` of `X_train`, `y_train`, `X_test`, `y_test` (x, y, z), or of `voxels` with `names` (y, x, z)."""
     with ar.open_npz(file) as arrays:
         parts: dict[tuple[str, str], StoredArray] = {}
         for key, array in arrays.items():
@@ -257,8 +259,9 @@ def read_arrays(file: Path) -> Iterator[Found]:
                     said[role] = _categories(parts[role, split].name, values) if role == "labels" else _texts(values)
                 if len(said[role]) != count:
                     raise ArchiveError(f"{array.name}: {count} shapes, but {len(said[role])} {role}")
+            axes = "xyz" if split or array.name.lower().endswith(": x") else "yxz"
             for grid, label, name, part in zip(_grids(array), *said.values(), strict=True):
-                yield Found(name, grid, label or _from_name(name), part, axes="xyz" if split else "yxz")
+                yield Found(name, grid, label or _from_name(name), part, axes)
 
 
 def _texts(values: NDArray[Any]) -> list[str]:

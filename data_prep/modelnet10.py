@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import struct
+import sys
 import threading
 import time
 import urllib.error
@@ -32,8 +33,8 @@ from .off import parse_off
 from .voxelizer import FILL_RULE, room, voxelize
 
 URL = "http://3dvision.princeton.edu/projects/2014/3DShapeNets/ModelNet10.zip"
-MAX_MESH = 1 << 29  # bytes of one mesh; ModelNet10's largest is a tenth of it
-ATTEMPTS = 6  # in a row that bring nothing
+MAX_MESH = 1 << 28  # bytes of one mesh, unpacked
+ATTEMPTS = 5  # in a row that bring nothing
 
 _MEMBER = re.compile(rf"(?:[^/\\]+/)?({'|'.join(CATEGORIES)})/(train|test)/([^/\\]+)\.off")
 _RECORD = struct.Struct("<IBII")  # number of the mesh, voxelized or failed, length, crc32
@@ -85,8 +86,11 @@ def download(url: str, target: Path, sha256: str | None = None, wait: Callable[[
             reason = error
         failed = failed + 1 if part.stat().st_size <= have else 1
         if failed == ATTEMPTS:
+            if not part.stat().st_size:
+                part.unlink()
             raise ArchiveError(f"{url}: {reason}; run again to go on, or fetch it yourself and give --zip") from reason
-        wait(min(2**failed, 30))
+        tqdm.write(f"{url}: {reason}; trying again", file=sys.stderr)
+        wait(2 ** (failed - 1))
     if sha256 and (digest := ar.sha256_of(part)) != sha256.lower():
         part.unlink()
         raise ArchiveError(f"{url}: sha256 is {digest}, not {sha256}: it is deleted, run again")
@@ -126,7 +130,7 @@ def fetch_zip(folder: Path, url: str = URL, sha256: str | None = None) -> tuple[
     if not record.exists():
         with ar.replacing(record) as file:
             file.write(f"{ar.sha256_of(target)}  {target.name}\n".encode())
-    return target, sha256 or record.read_text().split()[0]
+    return target, sha256 or record.read_text().partition(" ")[0]
 
 
 @dataclass(frozen=True)
@@ -162,9 +166,7 @@ def find_meshes(path: Path) -> tuple[list[Mesh], list[str]]:
         elif member.endswith(".off") and "__MACOSX" not in member:
             ignored += 1
     if ignored:
-        notes.append(
-            f"left out: {ignored} meshes that are not <category>/<train or test>/<name>.off of the ten categories"
-        )
+        notes.append(f"left out: {ignored} meshes not in <one of the ten categories>/<train or test>/")
     if not found:
         raise ArchiveError(f"{path}: no ModelNet10/<category>/<split>/<name>.off in it")
     order = {category: i for i, category in enumerate(CATEGORIES)}
@@ -195,7 +197,7 @@ def voxelize_zip(
         raise ArchiveError(f"{path}: sha256 is {digest}, not {sha256}: delete it and fetch it again")
     meshes, notes = find_meshes(path)
     if len(meshes) * recipe.turns * recipe.resolution**3 > ar.MAX_VOXELS:
-        raise ValueError(f"{len(meshes)} meshes are too many for one archive at {recipe}: choose a lower resolution")
+        raise ValueError(f"{len(meshes)} meshes at {recipe.resolution}^3 are too many for one archive: lower it")
     identity = json.dumps([digest, asdict(recipe), FILL_RULE, ar.VERSION, [mesh.member for mesh in meshes]])
     key = hashlib.sha256(identity.encode()).hexdigest()[:12]
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -17,10 +17,10 @@ def describe(archive: Archive) -> str:
     """Counts and occupancy by category and split, and the shapes that are empty or nearly so."""
     manifest, counts = archive.manifest, archive.counts()
     lines = [
-        f"dataset     {manifest['dataset']}, {len(counts)} shapes",
+        f"dataset     {printable(str(manifest['dataset']))}, {len(counts)} shapes",
         f"grid        {archive.resolution}^3, padding {manifest['padding']}",
-        f"source      {manifest['source']}",
-        f"filled      {manifest['fill_rule']}",
+        f"source      {printable(str(manifest['source']))}",
+        f"filled      {printable(str(manifest['fill_rule']))}",
         "",
         f"{'':12}{'train':>7}{'test':>7}{'occupancy':>11}{'voxels, least .. most':>24}",
     ]
@@ -40,9 +40,14 @@ def describe(archive: Archive) -> str:
 
 
 def at_most(items: list[str], limit: int = 20) -> list[str]:
-    """Indented lines, and how many more there are."""
+    """Indented lines that a terminal can be trusted with, and how many more there are."""
     more = [f"... and {len(items) - limit} more"] if len(items) > limit else []
-    return [f"  {item}" for item in [*items[:limit], *more]]
+    return [f"  {printable(item)}" for item in [*items[:limit], *more]]
+
+
+def printable(text: str) -> str:
+    """Text of unknown origin on one line, without control characters."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def shaded(grid: NDArray[np.bool_], size: int, azimuth: float = -40.0, elevation: float = 25.0) -> NDArray[np.float64]:

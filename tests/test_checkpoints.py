@@ -178,7 +178,9 @@ def test_pretrained_models_go_by_name(weights):
         load_pretrained("synthesis/chiar")
 
 
-@pytest.mark.parametrize("name", ["../secret", "synthesis/../../secret", "ABSOLUTE", "", ".", "synthesis", "a\0b", None])
+@pytest.mark.parametrize(
+    "name", ["../secret", "synthesis/../../secret", "ABSOLUTE", "", ".", "synthesis", "a\0b", None]
+)
 def test_names_lead_nowhere_else(weights, name):
     if name == "ABSOLUTE":
         name = str(weights.parent / "secret")
@@ -239,9 +241,13 @@ def test_results_that_are_no_json_leave_the_old_file(tmp_path, value):
     ("error", "expected", "message"),
     [
         (ValueError("no"), ValueError, "no"),
-        (KeyboardInterrupt(), KeyboardInterrupt, ""),
+        (KeyboardInterrupt(), KeyboardInterrupt, None),
         (SystemExit(1), SystemExit, "1"),
-        (OSError(errno.ENOSPC, "No space left on device"), OSError, r"could not write .*f\.txt: No space left.*unchanged"),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            OSError,
+            r"could not write .*f\.txt: No space left.*unchanged",
+        ),
         (PermissionError(errno.EACCES, "Permission denied"), OSError, r"could not write .*f\.txt: Permission denied"),
     ],
 )

@@ -24,12 +24,13 @@ def autoregressive(rho: float, steps: int, chains: int, seed: int = 0) -> torch.
     return torch.stack(values)
 
 
-@pytest.mark.parametrize("rho", [0.0, 0.5, 0.9, -0.3, -0.6])
-def test_effective_sample_size_of_autoregressive_chains(rho):
-    """N (1 - rho) / (1 + rho). Over 20 seeds the estimate at N = 60,000 scatters by 1 to 5 %: 20 % is 4 sigma or more."""
+@pytest.mark.parametrize(("rho", "margin"), [(0.0, 0.06), (0.5, 0.12), (0.9, 0.2), (-0.3, 0.11), (-0.6, 0.3)])
+def test_effective_sample_size_of_autoregressive_chains(rho, margin):
+    """N (1 - rho) / (1 + rho). Over 20 seeds the estimate at N = 60,000 scatters by 1.1, 2.4, 3.6, 2.0 and 4.6 %, with
+    a bias of 7 % in the last case (the sum stops at the first negative pair): the margins are 5 sigma."""
     chains = autoregressive(rho, 3000, 20)
     expected = chains.numel() * (1 - rho) / (1 + rho)
-    assert effective_sample_size(chains) == pytest.approx(expected, rel=0.2)
+    assert effective_sample_size(chains) == pytest.approx(expected, rel=margin)
     if rho < 0:
         assert effective_sample_size(chains) > chains.numel(), "antithetic chains beat independent draws"
 

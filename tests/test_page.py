@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pytest
@@ -112,10 +112,11 @@ class View:
 
     def __init__(self, element: sync_api.Locator) -> None:
         self.element = element
-        self.frame = element.element_handle().content_frame()
-        assert self.frame is not None
+        frame = element.element_handle().content_frame()
+        assert frame is not None
+        self.frame = frame
 
-    def wait(self, state: str = "attached") -> None:
+    def wait(self, state: Literal["attached", "detached"] = "attached") -> None:
         self.frame.wait_for_selector("body[data-ready]", state=state, timeout=PATIENCE)
 
     def enter(self) -> None:

@@ -147,9 +147,7 @@ def test_missing_detail_keeps_the_low_resolution(metropolis, scale, generator):
 @pytest.mark.parametrize("metropolis", [False, True])
 def test_a_constraint_holds_between_walls_too(which, metropolis, generator):
     """With a uniform reference a projected chain keeps both its constraint and the bounds, or is refused by name."""
-    net = DescriptorNet(
-        Architecture(4, ((2, 2, 1),), s=None, bounds=(-0.1, 0.9)), weight_std=0.1, generator=generator
-    )
+    net = DescriptorNet(Architecture(4, ((2, 2, 1),), s=None, bounds=(-0.1, 0.9)), weight_std=0.1, generator=generator)
     y = torch.rand(6, 1, 4, 4, 4, generator=generator) * 0.8
     hidden = torch.rand(6, 1, 4, 4, 4, generator=generator) < 0.5
     projection = hidden_voxels(hidden) if which == "hidden voxels" else missing_detail(2)
