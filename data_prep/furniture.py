@@ -28,6 +28,7 @@ Array = NDArray[np.float64]
 Span = float | tuple[float, float]  # an interval; a number a stands for (-a, a)
 SHARP, ROUND, SOFT = 0, 2, 4  # sections: a rectangle, an ellipse, and |u|^4 + |v|^4 <= 1 between the two
 FACING_Y = ("bed", "chair", "toilet")  # these face -y in ModelNet10, the others -x
+EDGE = 1 + 2**-30  # what lies on a surface is inside, whatever the last bit of a quotient
 SMALLEST = 16  # cells a side; on smaller grids legs and gaps run together
 
 
@@ -86,9 +87,9 @@ def spaced(low: float, high: float, count: int) -> list[float]:
 
 def _within(offsets: Iterable[Array], section: int) -> Field:
     if section == SHARP:
-        return reduce(np.logical_and, (np.abs(u) <= 1 for u in offsets))
+        return reduce(np.logical_and, (np.abs(u) <= EDGE for u in offsets))
     squares = [u * u for u in offsets]
-    return reduce(np.add, [s * s for s in squares] if section == SOFT else squares) <= 1
+    return reduce(np.add, [s * s for s in squares] if section == SOFT else squares) <= EDGE
 
 
 def box(x: Span, y: Span, z: Span, section: int = SHARP) -> Solid:
@@ -123,7 +124,7 @@ def limb(
             else:
                 width = np.maximum(width - max(inset, 1.1 * g.step[k]), 1e-6)
             offsets.append((g.axes[k] - (p[k] + (q[k] - p[k]) * t)) / width)
-        reach = max(abs(q[along] - p[along]), g.step[along]) / 2
+        reach = max(abs(q[along] - p[along]), g.step[along]) / 2 * EDGE
         return (np.abs(g.axes[along] - (p[along] + q[along]) / 2) <= reach) & _within(offsets, section)
 
     return Solid(inside, np.minimum(p - a, q - b), np.maximum(p + a, q + b))
@@ -359,11 +360,12 @@ def desk(d: Dice) -> Solid:
             part = fronts(d, box(span, y - inset, (low, top)), span, (low, top - board), inset - y, rows)
             part |= box((span[0] + 0.04, span[1] - 0.04), y - inset - 0.06, (0, top))
         elif end == "trestle":
-            part = limb((x - 0.2, y - 0.05, 0), (x - 0.2, 0.1, top - board), 0.04)
-            part |= mirror(part, 1) | box((x - 0.24, x - 0.16), 0.6 * y, (0.25 * top, 0.25 * top + 0.05))
+            at, bar = x - wide / 2, taper * 0.4 * top
+            part = limb((at, y - inset - half, 0), (at, 0.3 * y, top - board), half)
+            part |= mirror(part, 1) | box((at - half, at + half), 0.7 * y, (bar, bar + 0.05))
         elif end == "legs":
-            at = (x - inset - half, y - inset - half)
-            part = limb((*at, 0), (*at, top), taper * half, half)
+            corner = (x - inset - half, y - inset - half)
+            part = limb((*corner, 0), (*corner, top), taper * half, half)
             part |= mirror(part, 1)
         else:
             part = box((x - inset - 0.05, x - inset), y - inset, (0, top))
@@ -531,8 +533,9 @@ def table(d: Dice) -> Solid:
         shape |= pair(box((u - half, u + half), v, (0, high))) | box(u, half, (d(0.1, 0.3) * high, d(0.5, 0.9) * high))
     else:
         at, tip, z = 0.9 * u, 0.12 * y if under == "trestle" else -0.9 * v, 0.42 * high
-        shape |= four(limb((at, 0.9 * v, 0), (at, tip, high - board), half)) | box(at, half, (z, z + 0.07))
-        shape |= pair(box((at - half, at + half), 0.55 * v, (z, z + 0.07)))
+        side, batten = (at - half, at + half), high - board - 2 * half
+        shape |= four(limb((at, 0.9 * v, 0), (at, tip, batten + half), half)) | box(at, half, (z, z + 0.07))
+        shape |= pair(box(side, abs(tip) + half, (batten, high)), box(side, 0.55 * v, (z, z + 0.07)))
     return shape
 
 
@@ -581,6 +584,9 @@ def rasterise(solid: Solid, resolution: int) -> Field:
     step, middle, grid = size / cells, (solid.lo + solid.hi) / 2, np.zeros((resolution,) * 3, dtype=bool)
     axes = np.ix_(*(m + (np.arange(n) + 0.5 - n / 2) * s for m, n, s in zip(middle, cells, step, strict=True)))
     grid[tuple(slice((resolution - n) // 2, (resolution + n) // 2) for n in cells)] = solid.inside(Grid(axes, step))
+    for k, others in enumerate(((1, 2), (0, 2), (0, 1))):  # the box around a cut or leaning solid may be loose
+        occupied = np.flatnonzero(grid.any(axis=others))
+        grid = np.roll(grid, int((resolution - 1 - occupied[0] - occupied[-1]) / 2), axis=k)
     return grid
 
 

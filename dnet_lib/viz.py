@@ -80,20 +80,18 @@ def show(
 ) -> Scene:
     """A view the reader can turn: a shape, a row or grid of shapes, or a chain with a slider and a play button.
 
-    Args:
-        shapes: occupancy in [0, 1], array or tensor: (R, R, R), (N, R, R, R) or (N, 1, R, R, R), or a list of such.
-            With `chain` the first axis (or the list) is the step: (T, R, R, R), (T, N, R, R, R) or (T, N, 1, R, R, R).
-        chain: show one step at a time, all N shapes of it side by side.
-        labels: one text for each item of the first axis: under each shape, or with `chain` the name of each step.
-        captions: with `chain`, one text under each of the N shapes.
-        alt: what a reader who cannot see the picture should know.
-        threshold: a voxel is drawn where the occupancy is at least this.
-        color: colour of the shapes, "#rrggbb".
-        columns: shapes in a row of the grid; by default as many as let them be drawn largest.
-        height: pixels of the drawing on a wide page; by default what the shapes need.
+    shapes     occupancy in [0, 1], array or tensor: (R, R, R), (N, R, R, R) or (N, 1, R, R, R), or a list of such.
+               With `chain` the first axis (or the list) is the step: (T, R, R, R), (T, N, R, R, R), (T, N, 1, R, R, R)
+    chain      show one step at a time, all N shapes of it side by side
+    labels     one text for each item of the first axis: under each shape, or with `chain` the name of each step
+    captions   with `chain`, one text under each of the N shapes
+    alt        what a reader who cannot see the picture should know
+    threshold  a voxel is drawn where the occupancy is at least this
+    color      colour of the shapes, "#rrggbb"
+    columns    shapes in a row of the grid; by default as many as let them be drawn largest
+    height     pixels of the drawing on a wide page; by default what the shapes need
 
-    Raises:
-        ValueError: shapes of another form, NaN, no shape at all, or texts that do not match the shapes.
+    Raises `ValueError` for shapes of another form, NaN, no shape at all, or texts that do not match the shapes.
     """
     if not isinstance(shapes, (list, tuple)):
         shapes = _array(shapes)
@@ -551,15 +549,13 @@ def flipbook(
 ) -> Flipbook:
     """Every combination of the controls' values as a picture: a panel that needs no kernel.
 
-    Args:
-        draw: makes the figure for one value of each control, in their order. All figures must have one size.
-        controls: name and values of each control: a slider for three or more numbers, else a menu.
-        alt: what a reader who cannot see the figures should know; the chosen values are added to it.
-        play: the control that a play button runs through.
-        live: a widget that takes the panel's place where there is a kernel.
+    draw      makes the figure for one value of each control, in their order; all figures must have one size
+    controls  name and values of each control: a slider for three or more numbers, else a menu
+    alt       what a reader who cannot see the figures should know; the chosen values are added to it
+    play      the control that a play button runs through
+    live      a widget that takes the panel's place where there is a kernel
 
-    Raises:
-        ValueError: no value for a control, figures of different sizes, too few figures, or no alt text.
+    Raises `ValueError` for a control without values, figures of different sizes, too few figures, or no alt text.
     """
     if not alt.strip():
         raise ValueError("a flip-book needs an alt text: say what it shows")

@@ -4,8 +4,8 @@ import pytest
 import torch
 from hypothesis import settings
 
-# The tensors here are tiny, so threads only cost time; and with one thread sums have one order, so that "bit-equal" does
-# not depend on the machine.
+# The tensors here are tiny, so threads only cost time; and with one thread sums have one order, so that "bit-equal"
+# does not depend on the machine.
 torch.set_num_threads(1)
 
 # The same examples on every run: a red test means a change in the code, never luck.

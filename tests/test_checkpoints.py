@@ -44,7 +44,7 @@ def model(start: bool = True, chain: Chain | None = None, **architecture) -> Pre
     return Pretrained(net, 0.3, first, chain or Chain(5, 0.05, 0.5), {"category": "chair", "seed": 3, "who": "Čapek"})
 
 
-# -- models -------------------------------------------------------------------------------------------------------------
+# -- models ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("start", [True, False])
@@ -159,7 +159,7 @@ def test_a_network_that_claims_the_moon_allocates_nothing(tmp_path):
         load_model(path)
 
 
-# -- names --------------------------------------------------------------------------------------------------------------
+# -- names -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -174,7 +174,7 @@ def weights(tmp_path, monkeypatch) -> Path:
 
 def test_pretrained_models_go_by_name(weights):
     assert load_pretrained("synthesis/chair").card["category"] == "chair"
-    with pytest.raises(CheckpointError, match="'synthesis/chiar'.*synthesis/chair, synthesis/toilet"):
+    with pytest.raises(CheckpointError, match=r"'synthesis/chiar'.*synthesis/chair, synthesis/toilet"):
         load_pretrained("synthesis/chiar")
 
 
@@ -201,7 +201,7 @@ def test_every_model_that_ships_can_be_sampled():
         assert torch.isfinite(last).all()
 
 
-# -- results ------------------------------------------------------------------------------------------------------------
+# -- results -----------------------------------------------------------------------------------------------------------
 
 
 def test_results_come_back(tmp_path):
@@ -215,10 +215,10 @@ def test_results_come_back(tmp_path):
 
 
 def test_results_that_are_missing_or_broken_are_named(tmp_path):
-    with pytest.raises(CheckpointError, match="no results of 'synthesis'.*none yet"):
+    with pytest.raises(CheckpointError, match=r"no results of 'synthesis'.*none yet"):
         load_results("synthesis", folder=tmp_path)
     path = save_results("recovery", "chair", {}, folder=tmp_path)
-    with pytest.raises(CheckpointError, match="no results of 'synthesis'.*recovery"):
+    with pytest.raises(CheckpointError, match=r"no results of 'synthesis'.*recovery"):
         load_results("synthesis", folder=tmp_path)
     path.write_text('{"metrics": ')
     with pytest.raises(CheckpointError, match=r"chair\.json is broken"):
@@ -234,7 +234,7 @@ def test_results_that_are_no_json_leave_the_old_file(tmp_path, value):
     assert [p.name for p in path.parent.iterdir()] == ["chair.json"]
 
 
-# -- whole or absent ----------------------------------------------------------------------------------------------------
+# -- whole or absent ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

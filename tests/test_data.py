@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import os
 import struct
 import warnings
 import zipfile
@@ -103,16 +102,16 @@ def test_a_32_cube_is_coarsened_to_16(tmp_path):
 
 @pytest.mark.parametrize("resolution", [3, 5, 0, -4, 2.0, "4", True, None])
 def test_resolutions_that_cannot_be_are_refused(toy, resolution):
-    with pytest.raises(DataError, match="resolution|cannot give"):
+    with pytest.raises(DataError, match=r"resolution|cannot give"):
         load_shapes(toy, resolution=resolution)
 
 
 def test_unknown_names_list_the_known_ones(toy, tmp_path):
-    with pytest.raises(DataError, match="unknown category 'sofas'.*bathtub, bed, chair"):
+    with pytest.raises(DataError, match=r"unknown category 'sofas'.*bathtub, bed, chair"):
         load_shapes(toy, "sofas", resolution=4)
-    with pytest.raises(DataError, match="unknown split 'valid'.*'train' or 'test'"):
+    with pytest.raises(DataError, match=r"unknown split 'valid'.*'train' or 'test'"):
         load_shapes(toy, split="valid", resolution=4)
-    with pytest.raises(DataError, match="unknown dataset.*'furniture', 'modelnet10'"):
+    with pytest.raises(DataError, match=r"unknown dataset.*'furniture', 'modelnet10'"):
         load_shapes("modelnet11")
     with pytest.raises(DataError, match="no test shapes of category bed"):
         load_shapes(written(tmp_path / "b.npz", arrays(test=0)), "bed", "test", 4)
@@ -140,7 +139,7 @@ def test_the_embedded_furniture():
     assert both.shape[1:] == (1, 32, 32, 32) and set(both.unique().tolist()) == {0.0, 1.0}
     filled = both.flatten(1).sum(1)
     assert filled.min() > 100 and filled.max() < 32**3 / 2
-    assert len(both.flatten(1).unique(dim=0)) > 1140, "shapes must vary"
+    assert len({np.packbits(y).tobytes() for y in both.numpy() > 0.5}) > 1140, "shapes must vary"
     assert len(set(train.names) | set(test.names)) == 1200
     assert train.mean == test.mean == pytest.approx(train.voxels.mean().item(), abs=1e-6)
     chairs = load_shapes("furniture", "chair", resolution=16)
@@ -238,10 +237,10 @@ def test_a_header_that_is_code_is_refused_and_not_run(toy, tmp_path):
 
 
 def test_member_names_that_climb_out_write_nothing(toy, tmp_path):
-    before = sorted(os.listdir(tmp_path.parent))
+    before = sorted(tmp_path.parent.iterdir())
     with_member(toy, "../escaped.npy", b"x")
     assert len(load_shapes(toy, resolution=4)) == 6
-    assert sorted(os.listdir(tmp_path.parent)) == before and os.listdir(tmp_path) == ["toy.npz"]
+    assert sorted(tmp_path.parent.iterdir()) == before and list(tmp_path.iterdir()) == [toy]
 
 
 def test_random_damage_gives_shapes_or_a_named_error(toy):

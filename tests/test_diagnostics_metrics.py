@@ -60,10 +60,9 @@ def test_effective_sample_size_by_slow_sums(rho, steps, chains, seed):
 
 def test_effective_sample_size_predicts_the_error_of_a_langevin_mean():
     """200 batches of 4 chains each: the spread of their means is std / sqrt(ESS), within 5 sigma of a deviation."""
-    y, path = torch.randn(800, 1, generator=seeded()), []
-    for y, _ in langevin(y, GaussianEnergy(), num_steps=400, step_size=0.4, metropolis=True, generator=seeded(1)):
-        path.append(y[:, 0])
-    values = torch.stack(path)
+    start = torch.randn(800, 1, generator=seeded())
+    steps = langevin(start, GaussianEnergy(), num_steps=400, step_size=0.4, metropolis=True, generator=seeded(1))
+    values = torch.stack([y[:, 0] for y, _ in steps])
     spread = values.mean(0).view(200, 4).mean(1).std().item()
     predicted = 1 / math.sqrt(np.mean([effective_sample_size(values[:, i : i + 4]) for i in range(0, 800, 4)]))
     assert spread == pytest.approx(predicted, rel=5 / math.sqrt(2 * 200))
@@ -120,7 +119,7 @@ def test_chains_of_the_wrong_kind_are_named(diagnostic, chains, message):
         diagnostic(chains)
 
 
-# -- metrics ------------------------------------------------------------------------------------------------------------
+# -- metrics -----------------------------------------------------------------------------------------------------------
 
 
 def shapes(*filled: tuple[int, ...]) -> torch.Tensor:

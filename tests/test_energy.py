@@ -238,7 +238,7 @@ def test_architectures_that_cannot_be_are_refused(settings, message):
 
 
 def test_an_architecture_for_no_compact_network():
-    with pytest.raises(ValueError, match="8, 16, 32.*not 24"):
+    with pytest.raises(ValueError, match=r"8, 16, 32.*not 24"):
         DescriptorNet.compact(24)
 
 

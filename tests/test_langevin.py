@@ -37,7 +37,7 @@ def net8(std: float = 0.02) -> DescriptorNet:
     return DescriptorNet(Architecture(8, ((4, 4, 2), (6, 2, 1)), "silu"), weight_std=std, generator=seeded())
 
 
-# -- Gaussian targets ---------------------------------------------------------------------------------------------------
+# -- Gaussian targets --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -92,8 +92,7 @@ def test_metropolis_keeps_a_gaussian_exactly(s, h, temperature, shape, start, ge
     wide = 1.5 if start == "wide" else 1.0
     target = temperature * s**2
     y = wide * math.sqrt(target) * torch.randn(shape, generator=generator, dtype=torch.float64)
-    shares = []
-    for y, info in langevin(
+    steps = langevin(
         y,
         GaussianEnergy(0.0, s**2),
         num_steps=80 if start == "wide" else 25,
@@ -101,7 +100,9 @@ def test_metropolis_keeps_a_gaussian_exactly(s, h, temperature, shape, start, ge
         temperature=temperature,
         metropolis=True,
         generator=generator,
-    ):
+    )
+    shares = []
+    for y, info in steps:  # noqa: B007
         shares.append(info.accepted.double().mean().item())
     n = y.numel()
     assert 0.2 < np.mean(shares) < 0.97, "the test must use the rejections"
@@ -111,7 +112,7 @@ def test_metropolis_keeps_a_gaussian_exactly(s, h, temperature, shape, start, ge
 
 
 def test_the_share_of_accepted_proposals_is_the_integral(generator):
-    """E min(1, r) over y ~ N(0, s^2) and white noise, by quadrature on a 1,201 x 1,201 grid, with the textbook ratio."""
+    """E min(1, r) over y ~ N(0, s^2) and white noise, by quadrature on 1,201^2 points, with the textbook ratio."""
     s, h, n = 0.7, 1.2, 100_000
     axis = np.linspace(-7, 7, 1201)
     y, noise = s * axis[:, None], axis[None]
@@ -125,7 +126,7 @@ def test_the_share_of_accepted_proposals_is_the_integral(generator):
     assert abs(info.accepted.double().mean().item() - share) < 5 * math.sqrt(share * (1 - share) / n)
 
 
-# -- Metropolis-Hastings ------------------------------------------------------------------------------------------------
+# -- Metropolis-Hastings -----------------------------------------------------------------------------------------------
 
 
 def textbook_log_ratio(y, new, energy, h, temperature, projection=None):
@@ -223,7 +224,7 @@ def test_what_an_unadjusted_step_reports():
     assert info.accepted.all() and (info.log_acceptance == 0).all()
 
 
-# -- mixtures against quadrature ----------------------------------------------------------------------------------------
+# -- mixtures against quadrature ---------------------------------------------------------------------------------------
 
 
 def total_variation(points: torch.Tensor, energy, temperature: float, low: float, high: float, bins: int):
@@ -262,7 +263,7 @@ def test_mixtures_against_quadrature(energy, temperature, h, steps, bins, worse)
     assert biased > bound + worse
 
 
-# -- temperature --------------------------------------------------------------------------------------------------------
+# -- temperature -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("h", [0.01, 0.1])
@@ -299,7 +300,7 @@ def test_temperature_may_follow_a_schedule():
     assert torch.equal(ours, y)
 
 
-# -- independence -------------------------------------------------------------------------------------------------------
+# -- independence ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("metropolis", [False, True])
@@ -341,7 +342,7 @@ def test_only_the_given_generator_is_used():
     assert not torch.equal(before, torch.random.get_rng_state()) and not torch.equal(one, three)
 
 
-# -- what is kept -------------------------------------------------------------------------------------------------------
+# -- what is kept ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("metropolis", [False, True])
@@ -365,7 +366,7 @@ def test_no_graph_and_no_weight_gradient_is_kept(metropolis):
         assert not torch.equal(sample(start, net, num_steps=1, step_size=0.1, metropolis=metropolis), before)
 
 
-# -- the uniform reference ----------------------------------------------------------------------------------------------
+# -- the uniform reference ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -402,8 +403,8 @@ KOLMOGOROV = 2.7  # exceeded once in 1,000,000: 2 exp(-2 * 2.7^2)
 @pytest.mark.parametrize("h", [0.05, 0.5, 20.0])
 def test_a_flat_energy_between_walls_gives_the_uniform_law(start, h):
     """Reflected white noise: the slowest mode decays as exp(-pi^2 h / 2) a step, from a wall or the middle."""
-    y = torch.full((500, 1, 4, 4, 4), start)
-    for y, _ in langevin(y, Slope(), num_steps=60, step_size=h, generator=seeded()):
+    steps = langevin(torch.full((500, 1, 4, 4, 4), start), Slope(), num_steps=60, step_size=h, generator=seeded())
+    for y, _ in steps:
         assert y.min() >= -0.3 - 1e-6 and y.max() <= 0.7 + 1e-6
     assert kolmogorov(y, Slope().cdf) < KOLMOGOROV
     for low, high in ((-0.3, -0.29), (0.69, 0.7)):  # the last hundredth before each wall
@@ -439,7 +440,7 @@ def test_chains_begun_outside_the_walls_come_in(metropolis):
     assert kolmogorov(y, Slope().cdf) < KOLMOGOROV
 
 
-# -- bad input ----------------------------------------------------------------------------------------------------------
+# -- bad input ---------------------------------------------------------------------------------------------------------
 
 Y = torch.zeros(3, 4)
 

@@ -47,15 +47,27 @@ def check_addresses(app: Sphinx, docname: str, source: list[str]) -> None:
             logger.warning("installs from %s, but pyproject.toml says %s", address, repository(), location=docname)
 
 
-def escape_formulas(app: Sphinx, what: str, name: str, obj: object, options: Any, lines: list[str]) -> None:
-    """Docstrings are plain text: |Y|^2 is a norm there, not reStructuredText."""
-    lines[:] = [
-        "".join(
-            re.sub(r"(?<!\\)[|]", r"\\|", part) if i % 2 == 0 else part
-            for i, part in enumerate(re.split(r"(``.*?``|`.*?`)", line))
-        )
-        for line in lines
-    ]
+def read_docstring(app: Sphinx, what: str, name: str, obj: object, options: Any, lines: list[str]) -> None:
+    """Read plain text: aligned columns describe arguments, an indented paragraph is a formula, |Y|^2 is a norm."""
+    argument = re.compile(r"(\w+(?:, \w+)*) {2,}(\S.*)")
+    read: list[str] = []
+    for paragraph in "\n".join(lines).split("\n\n"):
+        rows = paragraph.split("\n")
+        if all(row.startswith("  ") or not row for row in rows):
+            read += ["::", "", *("  " + row for row in rows)]
+        elif argument.match(rows[0]):
+            for row in map(escape_bars, rows):
+                found = argument.match(row)
+                read.append(f":param {found[1]}: {found[2]}" if found else "   " + row.strip())
+        else:
+            read += map(escape_bars, rows)
+        read.append("")
+    lines[:] = read
+
+
+def escape_bars(row: str) -> str:
+    """Keep |Y| from being read as a reStructuredText substitution, except in `code`."""
+    return "".join(part if part.startswith("`") else part.replace("|", "\\|") for part in re.split(r"(`[^`]*`)", row))
 
 
 def drop_widget_state(app: Sphinx, env: BuildEnvironment) -> None:
@@ -113,7 +125,7 @@ class BadgeLine(SphinxPostTransform):
 def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("config-inited", set_repository, priority=100)
     app.connect("source-read", check_addresses)
-    app.connect("autodoc-process-docstring", escape_formulas, priority=900)
+    app.connect("autodoc-process-docstring", read_docstring)
     app.connect("env-updated", drop_widget_state)
     app.connect("html-page-context", drop_thebe, priority=900)
     app.connect("build-finished", copy_bundle)

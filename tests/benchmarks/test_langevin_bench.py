@@ -1,6 +1,6 @@
 """What the sampler costs beside a plain loop, and what space-to-depth gains: pytest tests/benchmarks --benchmark-only.
 
-Each group times both ways on the same shapes in one run, so that the last column's ratio does not depend on the machine.
+Each group times both ways on the same shapes in one run: the ratios hardly depend on the machine.
 """
 
 import pytest
@@ -11,7 +11,11 @@ from dnet_lib import DescriptorNet, sample
 from dnet_lib.energy import SameConv3d
 
 STEPS, STEP_SIZE = 2, 0.05
-NETS = {"compact 16": (DescriptorNet.compact, 16, 16), "compact 32": (DescriptorNet.compact, 32, 4), "paper 32": (DescriptorNet.paper, 32, 1)}  # fmt: skip
+NETS = {
+    "compact 16": (DescriptorNet.compact, 16, 16),
+    "compact 32": (DescriptorNet.compact, 32, 4),
+    "paper 32": (DescriptorNet.paper, 32, 1),
+}
 
 
 def plain_loop(y: torch.Tensor, net: DescriptorNet, generator: torch.Generator) -> torch.Tensor:
