@@ -120,7 +120,8 @@ def limb(
         for k in {0, 1, 2} - {along}:
             width = a[k] + (b[k] - a[k]) * t
             if inset is None:
-                width = np.maximum(width, g.step[k] * (0.72 if section else 0.5))
+                slant = abs((q[k] - p[k]) / (q[along] - p[along])) * g.step[along]  # sideways from cell to cell
+                width = np.maximum(width, max(g.step[k], slant) * (0.72 if section else 0.5))
             else:
                 width = np.maximum(width - max(inset, 1.1 * g.step[k]), 1e-6)
             offsets.append((g.axes[k] - (p[k] + (q[k] - p[k]) * t)) / width)
