@@ -28,7 +28,7 @@ else:
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 ROOT = Path(os.environ.get("DNET_PAGE", Path(__file__).parents[1] / "_build" / "html")).resolve()
-PAGES = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("*.html")) if ROOT.is_dir() else ["index.html"]
+PAGES = sorted(path.name for path in ROOT.glob("*.html") if path.name != "index.html") or ["intro.html"]
 PATIENCE = 120_000  # milliseconds: software WebGL on two busy cores is slow
 ARGUMENTS = [
     "--no-sandbox",
