@@ -465,6 +465,8 @@ def plot_style() -> None:
             "figure.facecolor": PAPER,
             "savefig.facecolor": PAPER,
             "figure.constrained_layout.use": True,
+            "figure.constrained_layout.h_pad": 0.12,
+            "figure.constrained_layout.w_pad": 0.12,
             "axes.facecolor": PAPER,
             "axes.edgecolor": "#8a94a0",
             "axes.labelcolor": INK,
@@ -614,7 +616,7 @@ class Flipbook:
         controls = "".join(self._control(name, texts) for name, texts in self.controls.items())
         return (
             f'<div class="dnet-flipbook" style="width:{self.width}px;max-width:100%;margin:.8em auto;overflow:hidden;'
-            f'border-radius:10px;background:{PAPER};color:{INK};font:14px/1.3 system-ui,sans-serif">'
+            f'border-radius:10px;background:{PAPER};color:{INK};color-scheme:light;font:14px/1.3 system-ui,sans-serif">'
             f'<img class="dark-light" alt="{html.escape(self.alt)}" src="{_data_uri(self.pictures[0])}" '
             'style="display:block;width:100%;height:auto;margin:0">'
             '<div style="display:flex;flex-wrap:wrap;gap:.4em 1.4em;align-items:center;padding:.2em 1em .8em">'

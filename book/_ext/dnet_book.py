@@ -76,6 +76,19 @@ def drop_widget_state(app: Sphinx, env: BuildEnvironment) -> None:
         data.get("js_files", {}).pop("ipywidgets_state", None)
 
 
+class DropWidgets(SphinxPostTransform):
+    """A widget with no HTML of its own (a progress bar, a slider) needs a kernel: on the page it would be its repr."""
+
+    default_priority = 3  # before myst-nb chooses among the forms of an output
+    formats = ("html",)
+
+    def run(self, **kwargs: Any) -> None:
+        for bundle in list(self.document.findall(nodes.container)):
+            kinds = {form.get("mime_type") for form in bundle.children if isinstance(form, nodes.Element)}
+            if "application/vnd.jupyter.widget-view+json" in kinds and "text/html" not in kinds:
+                bundle.parent.remove(bundle)
+
+
 def drop_thebe(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
     """Jupyter Book declares the settings of Thebe, which this book does not use, twice: an error on every page."""
     scripts = context.get("script_files", [])
@@ -130,4 +143,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("html-page-context", drop_thebe, priority=900)
     app.connect("build-finished", copy_bundle)
     app.add_post_transform(BadgeLine)
+    app.add_post_transform(DropWidgets)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
