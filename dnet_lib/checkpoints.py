@@ -60,6 +60,11 @@ class Pretrained:
 
     __call__ = energy
 
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """The walls of the energy's uniform reference, if it has one: the sampler asks for them."""
+        return self.net.bounds
+
     def starts(self, num_samples: int, *, generator: Generators = None) -> Tensor:
         """First shapes of new chains, centred (N, 1, R, R, R)."""
         if self.start is not None:
@@ -111,7 +116,8 @@ def load_model(path: str | Path, *, device: torch.device | str = "cpu") -> Pretr
         described = about["architecture"]
         described["layers"] = tuple(tuple(layer) for layer in described["layers"])
         described["bounds"] = described["bounds"] and tuple(described["bounds"])
-        net = DescriptorNet(Architecture(**described), device="meta")
+        with torch.device("meta"):  # nothing is allocated before the weights are known to fit
+            net = DescriptorNet(Architecture(**described))
         weights = {name.removeprefix("net."): t for name, t in tensors.items() if name.startswith("net.")}
         net.load_state_dict(weights, assign=True)
         start = about["start"] and CoarseGaussian(tensors["start.mean"], tensors["start.factor"], **about["start"])

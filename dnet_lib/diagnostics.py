@@ -45,8 +45,8 @@ def effective_sample_size(chains: Tensor) -> float:
 
 
 def _halves(chains: Tensor) -> Tensor:
-    if chains.ndim != 2 or chains.shape[0] < 8:
-        raise ValueError(f"a statistic along chains must be (steps >= 8, chains), not {tuple(chains.shape)}")
+    if chains.ndim != 2 or chains.shape[0] < 8 or chains.shape[1] < 1:
+        raise ValueError(f"a statistic along chains must be (steps >= 8, chains >= 1), not {tuple(chains.shape)}")
     if not bool(torch.isfinite(chains).all()):
         raise ValueError("the chains contain NaN or infinite values")
     half = chains.shape[0] // 2

@@ -162,7 +162,7 @@ def langevin(
     Nothing in the loop waits for the device.
     """
     schedule = temperature if callable(temperature) else lambda step: temperature
-    _check(y, step_size, schedule(0), metropolis)
+    _check(y, step_size)
     if num_steps is not None and num_steps < 0:
         raise ValueError(f"num_steps must be at least 0, not {num_steps}")
     if not bool(torch.isfinite(y).all()):
@@ -207,7 +207,7 @@ def sample(
     return y
 
 
-def _check(y: Tensor, step_size: float, temperature: float, metropolis: bool) -> None:
+def _check(y: Tensor, step_size: float, temperature: float = 0.0, metropolis: bool = False) -> None:
     if not isinstance(y, Tensor) or not y.is_floating_point() or y.ndim < 2 or y.numel() == 0:
         found = f"{y.dtype} {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
         raise ShapeError(f"chains must be a non-empty float tensor (N, ...), not {found}")

@@ -224,7 +224,7 @@ def learn(
     device, bounds = run.generator.device, run.net.bounds
     shapes = shapes.to(device)
     if checkpoint is not None and Path(checkpoint).exists():
-        run.restore(read_state(checkpoint, device))
+        _resume(run, checkpoint)
     good = run.state()
     while run.iteration < settings.num_iterations:
         began, here = time.perf_counter(), run.iteration
@@ -261,12 +261,13 @@ def learn(
                 write_state(good, checkpoint)
         run.iteration += 1
         run.seconds += time.perf_counter() - began
+        if run.iteration == settings.num_iterations:
+            if not all(bool(parameter.isfinite().all()) for parameter in run.net.parameters()):
+                raise _diverged(run.iteration, math.nan, math.nan, good, checkpoint)
+            if checkpoint is not None:
+                write_state(run.state(), checkpoint)
         gap = (es - eo) / observed[0].numel()
         yield Record(run.iteration, es - eo, eo, es, gap, slope, float(norm), acceptance, run.seconds, y)
-    if not all(bool(parameter.isfinite().all()) for parameter in run.net.parameters()):
-        raise _diverged(run.iteration, math.nan, math.nan, good, checkpoint)
-    if checkpoint is not None:
-        write_state(run.state(), checkpoint)
 
 
 def write_state(state: dict, path: str | Path) -> None:
@@ -285,12 +286,24 @@ def read_state(path: str | Path, device: torch.device | str = "cpu") -> dict:
     """This process's state in a file of `write_state`; raises ValueError naming a file that is not one."""
     try:
         states = torch.load(path, map_location=device, weights_only=True)
-        count = len(states)
+        if not isinstance(states, list) or not states or not all(isinstance(state, dict) for state in states):
+            raise TypeError(f"it holds a {type(states).__name__}, not a list of states")
     except Exception as error:
         raise ValueError(f"{path} is not a checkpoint of a learning run: delete it to begin anew") from error
-    if count != _world():
-        raise ValueError(f"{path} was written by {count} processes, and these are {_world()}: start as many")
+    if len(states) != _world():
+        raise ValueError(f"{path} was written by {len(states)} processes, and these are {_world()}: start as many")
     return states[_rank()]
+
+
+def _resume(run: Run, checkpoint: str | Path) -> None:
+    state = read_state(checkpoint, run.generator.device)
+    try:
+        run.restore(state)
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{checkpoint} is the checkpoint of another run (network, starts or settings differ): "
+            "give this run a file of its own"
+        ) from error
 
 
 def _means(e_observed: Tensor, e_synthesized: Tensor, slopes: Tensor, accepted: Tensor) -> list[float]:

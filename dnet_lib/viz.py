@@ -193,7 +193,7 @@ class Scene:
         from ipywidgets import HBox, Play, SelectionSlider, VBox, jslink
 
         play = Play(max=len(self.labels) - 1, interval=self._delay)
-        slider = SelectionSlider(options=[(label, t) for t, label in enumerate(self.labels)], description="chain")
+        slider = SelectionSlider(options=[(label, t) for t, label in enumerate(self.labels)], description="step")
         jslink((play, "value"), (slider, "index"))
         jslink((slider, "index"), (plot, "time"))
         return VBox([plot, HBox([play, slider])])
@@ -204,7 +204,7 @@ class Scene:
 
         columns, scale, across, down = self._layout()
         rows = math.ceil(len(self.steps[0]) / columns)
-        distance = max(rows * down, columns * across / 2) / scale / 2 / math.tan(math.radians(ANGLE / 2))
+        distance = self.height / scale / 2 / math.tan(math.radians(ANGLE / 2))
         pitch = math.radians(PITCH)
         plot = k3d.plot(
             height=self.height,
