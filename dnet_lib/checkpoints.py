@@ -76,8 +76,8 @@ class Pretrained:
         """A chain from scratch: yields occupancy (N, 1, R, R, R), first the start, then after each Langevin step."""
         y = self.starts(num_samples, generator=generator)
         yield uncentre(y, self.mean)
-        for y, _ in langevin(y, self.net, **asdict(self.settings), generator=generator):
-            yield uncentre(y, self.mean)
+        steps = langevin(y, self.net, **asdict(self.settings), generator=generator)
+        yield from (uncentre(y, self.mean) for y, _ in steps)
 
     def sample(self, num_samples: int, *, generator: Generators = None, progress: bool | str = False) -> Tensor:
         """New shapes: occupancy (N, 1, R, R, R), about in [0, 1]; threshold at 0.5 for binary ones."""

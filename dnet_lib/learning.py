@@ -68,7 +68,7 @@ class Settings:
                 raise ValueError(f"{name} must be at least {least} and finite, not {value}")
         if not 0 < self.step_size < math.inf:
             raise ValueError(f"step_size must be positive and finite, not {self.step_size}")
-        if self.max_gradient is not None and not 0 < self.max_gradient:
+        if self.max_gradient is not None and not self.max_gradient > 0:
             raise ValueError(f"max_gradient, a norm, must be positive, not {self.max_gradient}")
         if self.average is not None and not 0 <= self.average < 1:
             raise ValueError(f"average, a decay, must lie in [0, 1), not {self.average}")

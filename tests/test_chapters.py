@@ -22,7 +22,9 @@ from make_references import key_numbers  # noqa: E402
 def code(path: Path) -> list[str]:
     """The code cells of a notebook, without what papermill injects."""
     cells = nbformat.read(path, as_version=4).cells
-    return [c.source for c in cells if c.cell_type == "code" and "injected-parameters" not in c.metadata.get("tags", [])]
+    return [
+        c.source for c in cells if c.cell_type == "code" and "injected-parameters" not in c.metadata.get("tags", [])
+    ]
 
 
 def test_pages_notebooks_and_buttons_are_in_step():
@@ -52,9 +54,8 @@ def wheel_only(tmp_path_factory):
     empty.mkdir()
     subprocess.run([*pip, "install", "--no-deps", "--target", site, wheel], check=True)
     env = {**os.environ, "PYTHONPATH": str(site)}
-    where = subprocess.run(
-        [sys.executable, "-c", "import dnet_lib; print(dnet_lib.__file__)"], env=env, cwd=empty, capture_output=True, text=True
-    )
+    command = [sys.executable, "-c", "import dnet_lib; print(dnet_lib.__file__)"]
+    where = subprocess.run(command, env=env, cwd=empty, capture_output=True, text=True)
     assert where.stdout.startswith(str(site)), where
     return site, empty
 
@@ -80,7 +81,8 @@ def test_text_of_the_chapters(tmp_path):
     """nbval runs the references again and compares the cells tagged `nbval-check-output`."""
     compared = [c for p in REFERENCES.glob("*.ipynb") for c in nbformat.read(p, as_version=4).cells if c.get("outputs")]
     assert len(compared) >= len(CHAPTERS), "nothing to compare: nbval would pass vacuously"
-    options = ["--nbval-lax", "--nbval-sanitize-with", ROOT / "tests" / "chapters" / "sanitize.cfg", "-p", "no:cacheprovider"]
+    sanitize = ROOT / "tests" / "chapters" / "sanitize.cfg"
+    options = ["--nbval-lax", "--nbval-sanitize-with", sanitize, "-p", "no:cacheprovider"]
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", *options, REFERENCES], cwd=tmp_path, capture_output=True, text=True
     )
