@@ -10,6 +10,8 @@ ifeq ($(PYTHON),.venv/bin/python)
 NEW = .venv/bin/python
 endif
 
+JUPYTER_BOOK = $(PYTHON) -c "from jupyter_book.cli.main import main; main()"
+
 .PHONY: book test notebooks references benchmarks clean
 .DEFAULT_GOAL := book
 
@@ -27,11 +29,11 @@ $(STAMP): pyproject.toml | $(NEW)
 notebooks: $(STAMP)      ## pair every chapter's .md with the .ipynb that Colab opens
 	$(PYTHON) book/pair.py
 
-book: $(STAMP)           ## run the chapters on the embedded shapes and build the page: book/_build/html/index.html
+book: $(STAMP)           ## run the chapters on the embedded shapes and build the page: _build/html/index.html
 	$(PYTHON) book/pair.py
-	$(PYTHON) -m jupyter_book.cli.main clean --all --yes book 2>/dev/null || rm -rf book/_build
-	$(PYTHON) -m jupyter_book.cli.main build book -W -n --keep-going
-	@echo "The book is at book/_build/html/index.html"
+	rm -rf _build
+	$(JUPYTER_BOOK) build book -W -n --keep-going
+	@echo "The book is at _build/html/index.html"
 
 test: $(STAMP)           ## everything: style, types, library, chapters, the built page
 	$(PYTHON) -m ruff check .
@@ -46,4 +48,4 @@ benchmarks: $(STAMP)     ## measure, ratios first
 	$(PYTHON) -m pytest tests/benchmarks --benchmark-only
 
 clean:
-	rm -rf .venv build dist book/_build *.egg-info
+	rm -rf .venv build dist _build *.egg-info

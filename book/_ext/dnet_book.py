@@ -54,7 +54,7 @@ def read_docstring(app: Sphinx, what: str, name: str, obj: object, options: Any,
     for paragraph in "\n".join(lines).split("\n\n"):
         rows = paragraph.split("\n")
         if all(row.startswith("  ") or not row for row in rows):
-            read += ["::", "", *("  " + row for row in rows)]
+            read += [".. code-block:: text", "", *("  " + row for row in rows)]
         elif argument.match(rows[0]):
             for row in map(escape_bars, rows):
                 found = argument.match(row)
@@ -105,7 +105,8 @@ def copy_bundle(app: Sphinx, exception: Exception | None) -> None:
 
     target = Path(app.outdir) / "_static" / "k3d"
     target.mkdir(parents=True, exist_ok=True)
-    for source in (Path(k3d.__file__).parent / "static" / "standalone.js", SCENE_JS):
+    bundle = Path(k3d.__file__).parent / "static" / "standalone.js"
+    for source in (bundle, bundle.with_name("standalone.js.LICENSE.txt"), SCENE_JS):
         shutil.copyfile(source, target / source.name)
 
 
