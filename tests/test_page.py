@@ -192,16 +192,23 @@ def check_chain(view: View) -> None:
 
 
 def check_flipbook(book: sync_api.Locator) -> None:
-    """Every control changes the picture and its alt text; the play button moves its slider."""
+    """Every control alone changes the picture and its alt text, at the film's end; the play button moves its slider."""
     image = book.locator("img")
-    for control in book.locator("[data-control]").all():
-        before, alt = image.get_attribute("src"), image.get_attribute("alt")
+
+    def turn(control: sync_api.Locator, last: bool) -> None:
         if control.evaluate("node => node.tagName") == "SELECT":
-            control.select_option(index=control.locator("option").count() - 1)
+            control.select_option(index=control.locator("option").count() - 1 if last else 0)
         else:
-            control.fill(control.get_attribute("max") or "")
+            control.fill(control.get_attribute("max") or "" if last else "0")
+
+    film = book.locator("[data-control][data-play]").all()
+    for control in [*film, *book.locator("[data-control]:not([data-play])").all()]:
+        before, alt = image.get_attribute("src"), image.get_attribute("alt")
+        turn(control, last=True)
         assert image.get_attribute("src") != before, f"{control.get_attribute('data-control')} changes nothing"
         assert image.get_attribute("alt") != alt
+        if control not in film:
+            turn(control, last=False)
     if book.locator("button").count():
         before = image.get_attribute("src")
         book.locator("button").click()
