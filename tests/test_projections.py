@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from test_voxels import as_matrix
 
 from dnet_lib import (
     Architecture,
@@ -21,16 +22,10 @@ from dnet_lib import (
 )
 
 
-def matrix(projection, side: int) -> torch.Tensor:
-    """The projection's matrix on one side^3 grid."""
-    units = torch.eye(side**3, dtype=torch.float64).view(-1, 1, side, side, side)
-    return projection(units).reshape(side**3, side**3).T
-
-
 @given(side=st.integers(1, 4), share=st.floats(0, 1), seed=st.integers(0, 999))
 def test_hidden_voxels_is_an_orthogonal_projector(side, share, seed):
     hidden = torch.rand(1, 1, side, side, side, generator=torch.Generator().manual_seed(seed)) < share
-    p = matrix(hidden_voxels(hidden), side)
+    p = as_matrix(hidden_voxels(hidden), side)
     assert torch.equal(p, p.T) and torch.equal(p @ p, p)
     assert torch.equal(p.diagonal().bool(), hidden.flatten()), "hidden voxels move, visible ones do not"
 
@@ -40,7 +35,7 @@ def test_missing_detail_is_an_orthogonal_projector(blocks, scale):
     side = blocks * scale
     if side > 6:
         return
-    p = matrix(missing_detail(scale), side)
+    p = as_matrix(missing_detail(scale), side)
     torch.testing.assert_close(p, p.T)
     torch.testing.assert_close(p @ p, p)
     assert round(p.trace().item()) == side**3 - blocks**3, "what moves: all but one number a block"
@@ -78,7 +73,7 @@ def test_projected_metropolis_samples_the_conditional_gaussian(which, temperatur
     energy, a, m = correlated(2)
     projection, n = PROJECTIONS[which], 20_000
     y0 = torch.randn(8, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    values, vectors = torch.linalg.eigh(matrix(projection, 2))
+    values, vectors = torch.linalg.eigh(as_matrix(projection, 2))
     q = vectors[:, values > 0.5]
     precision = q.T @ a @ q
     mean = y0 - q @ torch.linalg.solve(precision, q.T @ a @ (y0 - m))
@@ -108,19 +103,16 @@ def test_projected_metropolis_samples_the_conditional_gaussian(which, temperatur
     assert ((temperature * free - covariance).abs() > 5 * sigma).any()
 
 
+def walk(y, projection, **options):
+    """1,000 projected steps in a Gaussian energy."""
+    return sample(y, GaussianEnergy(0.3, 0.25), num_steps=1000, projection=projection, **options)
+
+
 @pytest.mark.parametrize("metropolis", [False, True])
 def test_hidden_voxels_keeps_visible_voxels_to_the_bit(metropolis, generator):
     y = torch.randn(5, 1, 4, 4, 4, generator=generator)
     hidden = torch.rand(5, 1, 4, 4, 4, generator=generator) < 0.7
-    out = sample(
-        y,
-        GaussianEnergy(0.3, 0.25),
-        num_steps=1000,
-        step_size=0.05,
-        metropolis=metropolis,
-        projection=hidden_voxels(hidden),
-        generator=generator,
-    )
+    out = walk(y, hidden_voxels(hidden), step_size=0.05, metropolis=metropolis, generator=generator)
     assert torch.equal(out[~hidden], y[~hidden])
     assert (out[hidden] != y[hidden]).all()
 
@@ -130,15 +122,7 @@ def test_hidden_voxels_keeps_visible_voxels_to_the_bit(metropolis, generator):
 def test_missing_detail_keeps_the_low_resolution(metropolis, scale, generator):
     """Each step rounds a voxel by half an ulp at most (6e-8 at 1): 1,000 of them wander about 2e-6, not 6e-5."""
     y = torch.randn(5, 1, 8, 8, 8, generator=generator)
-    out = sample(
-        y,
-        GaussianEnergy(0.3, 0.25),
-        num_steps=1000,
-        step_size=0.02,
-        metropolis=metropolis,
-        projection=missing_detail(scale),
-        generator=generator,
-    )
+    out = walk(y, missing_detail(scale), step_size=0.02, metropolis=metropolis, generator=generator)
     assert (down_scale(out, scale) - down_scale(y, scale)).abs().max() < 5e-6
     assert (out - y).abs().mean() > 0.1
 

@@ -22,10 +22,10 @@ from dnet_lib.voxels import (
 )
 
 
-def as_matrix(operation, side: int) -> np.ndarray:
+def as_matrix(operation, side: int) -> torch.Tensor:
     """The matrix of a linear operation on one side^3 grid, from its action on unit vectors."""
     units = torch.eye(side**3, dtype=torch.float64).view(-1, 1, side, side, side)
-    return operation(units).flatten(1).numpy().T
+    return operation(units).flatten(1).T
 
 
 @given(blocks=st.integers(1, 4), scale=st.integers(1, 4), seed=st.integers(0, 99))
@@ -43,7 +43,7 @@ def test_down_scale_is_the_mean_of_each_block(blocks, scale, seed):
 def test_up_scale_is_the_pseudo_inverse(side, scale):
     down = as_matrix(lambda y: down_scale(y, scale), side)
     up = as_matrix(lambda y: up_scale(y, scale), side // scale)
-    np.testing.assert_allclose(up, np.linalg.pinv(down), atol=1e-12)
+    np.testing.assert_allclose(up, torch.linalg.pinv(down), atol=1e-12)
 
 
 def test_coarsen_fills_a_block_from_a_quarter_on():
