@@ -36,24 +36,37 @@ class SameConv3d(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(out_channels, in_channels, kernel, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(out_channels))
-        self.stride = stride
+        self.stride, self.resolution = stride, resolution
         self.out_resolution = -(-resolution // stride)
         total = max((self.out_resolution - 1) * stride + kernel - resolution, 0)
         self.before, self.after = total // 2, total - total // 2
 
+        self.fold = stride if in_channels == 1 and kernel % stride == 0 else 1
+
+    def padded(self, h: Tensor) -> Tensor:
+        """The input as the convolution reads it: padded, and folded by `fold`."""
+        return space_to_depth(F.pad(h, (self.before, self.after) * 3), self.fold)
+
     def forward(self, h: Tensor) -> Tensor:
-        stride, kernel = self.stride, self.weight.shape[-1]
-        if stride == 1 or kernel % stride or self.weight.shape[1] > 1:
-            return F.conv3d(F.pad(h, (self.before, self.after) * 3), self.weight, self.bias, stride)
-        h = F.pad(h, (self.before, self.after) * 3)
-        return F.conv3d(space_to_depth(h, stride), space_to_depth(self.weight, stride), self.bias)
+        return F.conv3d(self.padded(h), space_to_depth(self.weight, self.fold), self.bias, self.stride // self.fold)
 
 
-def space_to_depth(h: Tensor, stride: int) -> Tensor:
-    """(N, C, R, R, R) -> (N, C * stride^3, R/stride, R/stride, R/stride): each block's voxels become channels."""
-    n, c, r = h.shape[0], h.shape[1], h.shape[2] // stride
-    h = h.reshape(n, c, r, stride, r, stride, r, stride).permute(0, 1, 3, 5, 7, 2, 4, 6)
-    return h.reshape(n, c * stride**3, r, r, r)
+def space_to_depth(h: Tensor, fold: int) -> Tensor:
+    """(N, C, R, R, R) -> (N, C * fold^3, R/fold, R/fold, R/fold): each block's voxels become channels."""
+    if fold == 1:
+        return h
+    n, c, r = h.shape[0], h.shape[1], h.shape[2] // fold
+    h = h.reshape(n, c, r, fold, r, fold, r, fold).permute(0, 1, 3, 5, 7, 2, 4, 6)
+    return h.reshape(n, c * fold**3, r, r, r)
+
+
+def depth_to_space(h: Tensor, fold: int) -> Tensor:
+    """`space_to_depth` undone."""
+    if fold == 1:
+        return h
+    n, c, r = h.shape[0], h.shape[1] // fold**3, h.shape[2]
+    h = h.reshape(n, c, fold, fold, fold, r, r, r).permute(0, 1, 5, 2, 6, 3, 7, 4)
+    return h.reshape(n, c, fold * r, fold * r, fold * r)
 
 
 @dataclass(frozen=True)
@@ -136,6 +149,11 @@ class DescriptorNet(nn.Module):
         return cls(Architecture(resolution, COMPACT_LAYERS[resolution]), **options)
 
     @property
+    def convolutions(self) -> list[SameConv3d]:
+        """The convolutions, bottom up."""
+        return [layer for layer in self.layers if isinstance(layer, SameConv3d)]
+
+    @property
     def bounds(self) -> tuple[float, float] | None:
         """The range outside which the energy is infinite (uniform reference), else None."""
         return self.architecture.bounds
@@ -158,15 +176,18 @@ class DescriptorNet(nn.Module):
         """f(Y; theta) of eq. (2): (N, 1, R, R, R), centred -> (N,)."""
         return self.dense(self.hidden(y)[-1].flatten(1)).squeeze(1)
 
-    def energy(self, y: Tensor) -> Tensor:
-        """E(Y; theta) of eq. (3): (N, 1, R, R, R), centred -> (N,)."""
-        score = self.score(y)
+    def reference(self, y: Tensor) -> Tensor:
+        """The reference's share of the energy: |Y|^2 / (2 s^2), or 0 inside the bounds and infinity outside, (N,)."""
         if self.architecture.s is not None:
-            return y.square().flatten(1).sum(1) / (2 * self.architecture.s**2) - score
+            return y.square().flatten(1).sum(1) / (2 * self.architecture.s**2)
         low, high = self.architecture.bounds or (-math.inf, math.inf)
         slack = 1e-6 * (high - low)  # centring and reflecting round
         inside = ((y >= low - slack) & (y <= high + slack)).flatten(1).all(1)
-        return torch.where(inside, -score, math.inf)
+        return torch.where(inside, y.new_zeros(()), math.inf)
+
+    def energy(self, y: Tensor) -> Tensor:
+        """E(Y; theta) of eq. (3): (N, 1, R, R, R), centred -> (N,)."""
+        return self.reference(y) - self.score(y)
 
     forward = energy
 
@@ -174,8 +195,12 @@ class DescriptorNet(nn.Module):
 def energy_and_gradient(y: Tensor, energy: Energy) -> tuple[Tensor, Tensor]:
     """E(Y) (N,) and dE/dY (like y) of a batch; no graph and no gradient of the weights is kept.
 
-    Raises `ShapeError` when `energy` does not map the batch (N, ...) to (N,).
+    An energy that knows its own gradient says so with a method of this name. Raises `ShapeError` when `energy` does not
+    map the batch (N, ...) to (N,).
     """
+    own = getattr(energy, "energy_and_gradient", None)
+    if own is not None:
+        return own(y)
     with torch.enable_grad():
         y = y.detach().requires_grad_(True)
         e = energy(y)

@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from dnet_lib.energy import Energy, energy_and_gradient
+from dnet_lib.fast import freeze
 from dnet_lib.projections import Projection
 from dnet_lib.voxels import ShapeError
 
@@ -184,14 +185,23 @@ def langevin(
 
 
 def sample(
-    y: Tensor, energy: Energy, *, num_steps: int, step_size: float, progress: bool | str = False, **options
+    y: Tensor,
+    energy: Energy,
+    *,
+    num_steps: int,
+    step_size: float,
+    progress: bool | str = False,
+    fast: bool | None = None,
+    **options,
 ) -> Tensor:
     """Run `num_steps` Langevin steps from y and return the last shapes, (N, ...) like y.
 
-    `options` are those of `langevin`; `progress` shows a bar (a string names it). The result does not depend on how
-    chains are batched when each has its own generator. Raises `DivergedError` naming the chains that did not stay
-    finite: lower the step size.
+    `options` are those of `langevin`; `progress` shows a bar (a string names it). `fast` is explained in
+    `dnet_lib.fast.freeze`: by itself a `DescriptorNet`'s chain takes the frozen-weight path where that pays, and agrees
+    with the plain path to float32 rounding. With a generator for each chain, noise does not depend on how chains are
+    batched. Raises `DivergedError` naming the chains that did not stay finite: lower the step size.
     """
+    energy = freeze(energy, y, num_steps=num_steps, fast=fast)
     steps = langevin(y, energy, num_steps=num_steps, step_size=step_size, **options)
     label = progress if isinstance(progress, str) else "Langevin"
     for y, _ in tqdm(steps, total=num_steps, desc=label, unit="step", disable=not progress):  # noqa: B007

@@ -18,7 +18,19 @@ LIBRARY, PREPARATION = ROOT / "dnet_lib", ROOT / "data_prep"
 
 # Each room imports only rooms above it.
 ROOMS = (
-    *("files", "voxels", "data", "energy", "projections", "langevin", "starts", "learning", "multigrid"),
+    *(
+        "files",
+        "voxels",
+        "data",
+        "energy",
+        "convolutions",
+        "fast",
+        "projections",
+        "langevin",
+        "starts",
+        "learning",
+        "multigrid",
+    ),
     *("metrics", "diagnostics", "checkpoints", "presets", "viz", "reproduce"),
 )
 

@@ -1,0 +1,357 @@
+"""Strided 3-D convolutions of frozen weights, exact and cheap: polyphase, then a bilinear algorithm on each axis.
+
+*Polyphase.* With stride s, y[o] = sum_k w[k] x[s o + k - before]. Write k = s j + p with a phase p < s: then
+
+    y[o] = sum_p sum_j w_p[j] x_p[o + j],    w_p[j] = w[s j + p],    x_p[t] = x[s t + p - before],
+
+s correlations of stride 1 with q = ceil(k / s) taps along an axis, s^3 of them in space.
+
+*Bilinear algorithms.* m outputs of a correlation with q taps need not take m q products. There are matrices with
+
+    y = A [(G w) * (B x)],    A (m, P), G (P, q), B (P, n),    n = m + q - 1,
+
+where `*` multiplies element by element and P is as small as n. `toom_cook` evaluates polynomials at small points and at
+infinity (real, P = n; m outputs of q taps are Winograd's F(m, q)). `dft` evaluates them at the n-th roots of unity
+(complex; on one axis half of them are enough). On a cubic grid the same matrices act on each axis in turn: P^3 products
+stand where m^3 q^3 stood. When m is less than the layer's outputs, tiles cover them.
+
+G w is computed once. The rest is products of matrices on buffers that are allocated once, laid out
+[phase][point][chain][channel]: the sum over channels is one batched product, and nothing large is permuted. The
+gradient is every product transposed, in the opposite order.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.grad import conv3d_input, conv3d_weight
+
+from dnet_lib.energy import SameConv3d, depth_to_space, space_to_depth
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """One convolution, the same along each axis: (side, in_channels) -> (out, channels)."""
+
+    side: int
+    in_channels: int
+    out: int
+    channels: int
+    kernel: int
+    stride: int
+    before: int
+
+    @property
+    def phases(self) -> int:
+        """Phases that have taps."""
+        return min(self.stride, self.kernel)
+
+    @property
+    def taps(self) -> int:
+        """Taps of a phase."""
+        return -(-self.kernel // self.stride)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How a convolution is computed: "direct", or by "Toom-Cook" or "DFT" in tiles of m outputs an axis."""
+
+    method: str = "direct"
+    m: int = 0
+
+
+def toom_cook(m: int, q: int, axis: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """A, G, B at the points 0, 1, -1, 2, -2, 1/2, -1/2 and infinity, as many as needed (m + q <= 9)."""
+    n = m + q - 1
+    points = torch.tensor([0, 1, -1, 2, -2, 0.5, -0.5], dtype=torch.float64)[: n - 1]
+
+    def values(k: int) -> Tensor:  # of the k lowest monomials, at the points and at infinity
+        return torch.cat([points[:, None] ** torch.arange(k), torch.eye(k, dtype=torch.float64)[-1:]])
+
+    b = torch.linalg.inv(values(n)).T
+    size = b.norm(dim=1, keepdim=True)
+    return values(m).T, values(q) * size, b / size
+
+
+def dft(m: int, q: int, axis: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """A, G, B by a cyclic DFT of length m + q - 1. Along axis 0 signals are real: half the frequencies are kept."""
+    n = m + q - 1
+    f = torch.arange(n // 2 + 1 if axis == 0 else n, dtype=torch.float64)
+    turn = torch.exp(2j * math.pi * f[:, None] * torch.arange(n) / n)
+    twice = torch.where((f == 0) | (2 * f == n) | (axis > 0), 1.0, 2.0)
+    return (turn[:, :m] * twice[:, None] / n).T, turn[:, :q], turn.conj()
+
+
+METHODS = {"Toom-Cook": (toom_cook, 8), "DFT": (dft, 64)}
+"""Each algorithm, and its most points an axis (Toom-Cook's rounding errors grow with them)."""
+
+
+def candidates(g: Geometry) -> list[Choice]:
+    """All choices worth considering for a convolution; "direct" is the first."""
+    fits = {
+        Choice(method, m)
+        for method, (_, most) in METHODS.items()
+        for m in {-(-g.out // tiles) for tiles in range(1, g.out)}
+        if g.taps > 1 and m + g.taps - 1 <= most
+    }
+    return [Choice(), *sorted(fits, key=lambda choice: (choice.method, choice.m))]
+
+
+def as_real(matrix: Tensor) -> Tensor:
+    """(rows, columns) -> (rows, c, columns, c): c = 2, real and imaginary part, for a complex matrix, else 1."""
+    if not matrix.is_complex():
+        return matrix[:, None, :, None]
+    re, im = matrix.real, matrix.imag
+    return torch.stack([torch.stack([re, -im], -1), torch.stack([im, re], -1)], 1)
+
+
+def apply(matrix: Tensor, x: Tensor, out: Tensor, beta: int = 0) -> Tensor:
+    """out = matrix @ x + beta out, in place, for a batch: (rows, k), (N, k, rest) -> (N, rows, rest)."""
+    if len(x) == 1:
+        torch.addmm(out[0], matrix, x[0], beta=beta, out=out[0])
+    elif x.shape[2] < 1024 and not out.is_contiguous():  # PyTorch would go through the batch one by one
+        out.copy_(torch.baddbmm(out, matrix.expand(len(x), *matrix.shape), x, beta=beta))
+    else:
+        torch.baddbmm(out, matrix.expand(len(x), *matrix.shape), x, beta=beta, out=out)
+    return out
+
+
+class Direct:
+    """One convolution by PyTorch's own. Shapes are (side, side, side, chains, channels), with any strides."""
+
+    x: Tensor | None = None
+
+    def __init__(self, g: Geometry, choice: Choice, device: torch.device | str):
+        self.g, self.choice = g, choice
+
+    def begin(self, chains: int) -> None:
+        """Nothing is kept from one call to the next."""
+
+    def load(self, conv: SameConv3d) -> None:
+        """Take the weights as they are now."""
+        self.conv, self.stride = conv, conv.stride // conv.fold
+        self.bias, self.weight = conv.bias.detach(), space_to_depth(conv.weight.detach(), conv.fold)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """conv(x) + bias."""
+        h = self.conv.padded(x.permute(3, 4, 0, 1, 2))
+        self.shape = h.shape
+        return F.conv3d(h, self.weight, self.bias, self.stride).permute(2, 3, 4, 0, 1)
+
+    def backward(self, da: Tensor) -> Tensor:
+        """The gradient with respect to x, from the gradient with respect to conv(x)."""
+        dx = conv3d_input(self.shape, self.weight, da.permute(3, 4, 0, 1, 2), self.stride)
+        where = slice(self.conv.before, self.conv.before + self.g.side)
+        return depth_to_space(dx, self.conv.fold)[:, :, where, where, where].permute(2, 3, 4, 0, 1)
+
+    def weight_gradient(self, x: Tensor, da: Tensor) -> Tensor:
+        """The gradient with respect to the weights."""
+        h, weight = self.conv.padded(x.permute(3, 4, 0, 1, 2)), self.weight
+        dw = conv3d_weight(h, weight.shape, da.permute(3, 4, 0, 1, 2), self.stride)
+        return depth_to_space(dw, self.conv.fold)
+
+
+class Separable(Direct):
+    """One convolution by a bilinear algorithm on each axis.
+
+    `x` and `a` are the buffers of input and output: `forward` fills a from x, `backward` fills x, now a gradient, from
+    a. `load` transforms the weights, `begin` lays out the buffers.
+    """
+
+    x: Tensor
+
+    def __init__(self, g: Geometry, choice: Choice, device: torch.device | str):
+        super().__init__(g, choice, device)
+        self.device, self.chains, self.storage = torch.device(device), 0, dict[str, Tensor]()
+        algorithm, _ = METHODS[choice.method]
+        axes = [[as_real(t) for t in algorithm(choice.m, g.taps, axis)] for axis in range(3)]
+        self.c = c = axes[1][0].shape[1]
+        self.points, self.tiles = [a.shape[2] for a, _, _ in axes], -(-g.out // choice.m)
+        self.n, parts = choice.m + g.taps - 1, g.phases**3
+        self.length = g.side if self.tiles == 1 else self.n * g.stride
+        self.cuts = [self._cut(p) for p in range(g.phases)]
+        self.covered = sum(len(range(*x.indices(self.length))) for _, x in self.cuts) == self.length
+        # Few channels: the phases become channels. Otherwise each phase is a product of its own.
+        self.gather = c == 2 or (g.in_channels < 16 and parts > 1)
+        self.parts, self.width = (1, parts * g.in_channels) if self.gather else (parts, g.in_channels)
+
+        def put(t: Tensor) -> Tensor:
+            return t.float().to(self.device).contiguous()
+
+        self.into, self.spread, self.back = [], [], []  # B for each phase and part of a complex number; G; A
+        for axis, (a, w, b) in enumerate(axes):
+            real = 1 if axis == 0 else c
+            self.into.append([[put(b[:, :, t, i].flatten(0, 1)) for i in range(real)] for t, _ in self.cuts])
+            self.spread.append(put(w[..., :real].transpose(2, 3).flatten(2).flatten(0, 1)))
+            self.back.append(put(a[:, :real].transpose(0, 1).flatten(2).flatten(0, 1)))
+
+    def _cut(self, p: int) -> tuple[slice, slice]:
+        """Which samples of phase p exist, and where they lie in the input (in a tile's: all of them)."""
+        stride, first = self.g.stride, p - (self.g.before if self.tiles == 1 else 0)
+        lo = max(0, -(first // stride))
+        hi = max(lo, min(self.n, (self.length - 1 - first) // stride + 1))
+        places = range(stride * lo + first, stride * hi + first, stride)[: hi - lo]
+        return slice(lo, hi), slice(places[0], places[-1] + 1, stride) if places else slice(0)
+
+    def _buffer(self, name: str, *shape: int) -> Tensor:
+        size = math.prod(shape)
+        if name not in self.storage or self.storage[name].numel() < size:
+            self.storage[name] = torch.empty(size, device=self.device)
+        return self.storage[name][:size].view(shape)
+
+    def begin(self, chains: int) -> None:
+        """Lay out the buffers for a number of chains, and list the products to be done."""
+        if chains == self.chains:
+            return
+        self.chains, g, c, m, side = chains, self.g, self.c, self.choice.m, self.length
+        self.x = self._buffer("x", *[g.side] * 3, chains, g.in_channels)
+        self.a = self._buffer("a", *[g.out] * 3, chains, g.channels)
+        self.tile_x = self.x if self.tiles == 1 else self._buffer("tile x", *[side] * 3, chains, g.in_channels)
+        self.tile_a = self.a if self.tiles == 1 else self._buffer("tile a", *[m] * 3, chains, g.channels)
+        self.analysis, self.synthesis = [], []  # (matrix, source, target, whether to add)
+        v, batch = self.tile_x, 1
+        for axis, matrices in enumerate(self.into):
+            rest = side ** (2 - axis) * chains * g.in_channels
+            source = v.view(batch, len(matrices[0]), side, rest)
+            v = self._buffer(f"v{axis}", g.phases, batch, matrices[0][0].shape[0], rest)
+            for p, (_, where) in enumerate(self.cuts):
+                self.analysis += [(t, source[:, i, where], v[p], min(i, 1)) for i, t in enumerate(matrices[p])]
+            batch *= g.phases * self.points[axis]
+        points = math.prod(self.points)
+        self.v = v.view(-1, points, c, chains, g.in_channels)
+        self.gathered = self._buffer("gathered", points, c, chains, c, len(self.v), g.in_channels) if self.gather else v
+        self.operand = self.gathered.view(self.parts, points, c * chains, c * self.width)
+        u = self.mixed = self._buffer("mixed", points, c * chains, g.channels)
+        for axis in (2, 1, 0):
+            source = u.view(math.prod(self.points[:axis]), self.back[axis].shape[1], -1)
+            shape = (len(source), len(self.back[axis]), source.shape[2])
+            u = self._buffer(f"u{axis}", *shape) if axis else self.tile_a.view(shape)
+            self.synthesis.append((self.back[axis], source, u, 0))
+
+    @property
+    def num_weights(self) -> int:
+        """How many numbers the transformed weights are."""
+        return self.parts * math.prod(self.points) * self.c * self.width * self.g.channels
+
+    def load(self, conv: SameConv3d) -> None:
+        """Transform the weights as they are now: G along each axis."""
+        super().load(conv)
+        g, s, q = self.g, self.g.phases, self.g.taps
+        w = F.pad(conv.weight.detach(), (0, s * q - g.kernel) * 3).view(g.channels, g.in_channels, *[q, s] * 3)
+        w = w.permute(2, 4, 6, 7, 5, 3, 1, 0) if self.gather else w.permute(7, 5, 3, 2, 4, 6, 1, 0)
+        shape = (self.parts, math.prod(self.points), self.c * self.width, g.channels)
+        self.transformed = self._buffer("weights", *shape)
+        for part, out in zip(w.reshape(self.parts, -1), self.transformed, strict=True):
+            for axis, matrix in enumerate(self.spread):
+                part = part.view(math.prod(self.points[:axis]), matrix.shape[1], -1)
+                target = (len(part), len(matrix), part.shape[2])
+                part = apply(matrix, part, out.view(target) if axis == 2 else part.new_empty(target))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """conv(x) + bias, in the buffer a."""
+        if x.data_ptr() != self.x.data_ptr():
+            self.x.copy_(x)
+        for inside, source, done, to in self._tiles():
+            if self.tiles > 1:
+                self.tile_x.zero_()[inside] = self.x[source]
+            self._forward()
+            if self.tiles > 1:
+                self.a[to] = self.tile_a[done]
+        return self.a
+
+    def backward(self, da: Tensor) -> Tensor:
+        """The gradient with respect to x, in the buffer x."""
+        self._hold(da)
+        if self.tiles > 1:
+            self.x.zero_()
+        for inside, source, done, to in self._tiles():
+            if self.tiles > 1:
+                self.tile_a.zero_()[done] = self.a[to]
+            self._backward()
+            if self.tiles > 1:
+                self.x[source] += self.tile_x[inside]
+        return self.x
+
+    def weight_gradient(self, x: Tensor, da: Tensor) -> Tensor:
+        """The gradient with respect to the weights; to be called before `backward` overwrites what `forward` left."""
+        if self.tiles > 1:
+            return super().weight_gradient(x, da)
+        g, s, q, parts = self.g, self.g.phases, self.g.taps, []
+        self._hold(da)
+        self._mix()
+        for operand in self.operand:  # `load`, transposed
+            part = torch.bmm(operand.transpose(1, 2), self.mixed)
+            for axis in (2, 1, 0):
+                matrix = self.spread[axis]
+                part = part.view(math.prod(self.points[:axis]), len(matrix), -1)
+                part = apply(matrix.T, part, part.new_empty(len(part), matrix.shape[1], part.shape[2]))
+            parts.append(part.flatten())
+        w, channels = torch.stack(parts), (g.in_channels, g.channels)
+        if self.gather:
+            w = w.view(q, q, q, s, s, s, *channels).permute(7, 6, 0, 5, 1, 4, 2, 3)
+        else:
+            w = w.view(s, s, s, q, q, q, *channels).permute(7, 6, 3, 2, 4, 1, 5, 0)
+        return w.reshape(g.channels, g.in_channels, *[s * q] * 3)[..., : g.kernel, : g.kernel, : g.kernel]
+
+    def _hold(self, da: Tensor) -> None:
+        if da.data_ptr() != self.a.data_ptr():
+            self.a.copy_(da)
+
+    def _tiles(self) -> Iterator[tuple[tuple[slice, ...], ...]]:
+        """Tile by tile: part of the tile and its place in the input, part of the tile and its place in the output."""
+        g, m = self.g, self.choice.m
+        for tile in product(range(self.tiles), repeat=3):
+            first = [i * m * g.stride - g.before for i in tile]
+            lo = [max(0, f) for f in first]
+            hi = [max(a, min(g.side, f + self.length)) for f, a in zip(first, lo, strict=True)]
+            inside = tuple(slice(a - f, b - f) for f, a, b in zip(first, lo, hi, strict=True))
+            end = [min(g.out, (i + 1) * m) for i in tile]
+            done = tuple(slice(0, e - i * m) for i, e in zip(tile, end, strict=True))
+            yield (
+                inside,
+                tuple(map(slice, lo, hi)),
+                done,
+                tuple(slice(i * m, e) for i, e in zip(tile, end, strict=True)),
+            )
+
+    def _forward(self) -> None:
+        for matrix, source, target, add in self.analysis:
+            apply(matrix, source, target, add)
+        if self.c == 2:  # rows (re, -im) and (im, re), to meet columns (w_re, w_im)
+            v, rows = self.v.permute(2, 1, 3, 0, 4), self.gathered.permute(1, 3, 0, 2, 4, 5)
+            rows[0, 0], rows[1, 1], rows[1, 0] = v[0], v[0], v[1]
+            torch.neg(v[1], out=rows[0, 1])
+        elif self.gather:
+            self.gathered[:, 0, :, 0] = self.v[:, :, 0].permute(1, 2, 0, 3)
+        for p, weights in enumerate(self.transformed):
+            torch.baddbmm(self.mixed, self.operand[p], weights, beta=min(p, 1), out=self.mixed)
+        if self.c == 2:  # a constant is all in frequency 0, or at the point (1, 1, 1)
+            self.mixed[0, : self.chains] += self.bias * self.n**3
+        else:
+            self.mixed[(self.n + 1) * self.n + 1] += self.bias
+        for matrix, source, target, add in self.synthesis:
+            apply(matrix, source, target, add)
+
+    def _mix(self) -> None:
+        for matrix, source, target, _ in reversed(self.synthesis):
+            apply(matrix.T, target, source)
+
+    def _backward(self) -> None:
+        self._mix()
+        for p, weights in enumerate(self.transformed):
+            torch.bmm(self.mixed, weights.transpose(1, 2), out=self.operand[p])
+        if self.c == 2:
+            v, rows = self.v.permute(2, 1, 3, 0, 4), self.gathered.permute(1, 3, 0, 2, 4, 5)
+            torch.add(rows[0, 0], rows[1, 1], out=v[0])
+            torch.sub(rows[1, 0], rows[0, 1], out=v[1])
+        elif self.gather:
+            self.v[:, :, 0] = self.gathered[:, 0, :, 0].permute(2, 0, 1, 3)
+        if not self.covered:  # what no output reads
+            for buffer in (self.tile_x, self.storage["v0"], self.storage["v1"]):
+                buffer.zero_()
+        for matrix, source, target, _ in reversed(self.analysis):
+            apply(matrix.T, target, source)
