@@ -308,10 +308,9 @@ def test_learning_on_both_paths_and_resumed(tmp_path):
         starts = Persistent(noise(6, 16, generator=torch.Generator().manual_seed(1)))
         settings = Settings(iterations, num_steps=5, step_size=0.01, batch_size=8, fast=way, average=0.5)
         began = Run.begin(net, starts, settings, seed=3)
-        records = list(learn(began, shapes, settings, checkpoint=file, save_every=2))
-        return began, records
+        return began, list(learn(began, shapes, settings, checkpoint=file, save_every=2))
 
-    (plain, _), (ours, records), (auto, _) = run(False, 6), run(True, 6), run(None, 6)
+    (plain, _), (ours, _), (auto, _) = run(False, 6), run(True, 6), run(None, 6)
     for name, a in plain.net.named_parameters():
         if name != "dense.bias":  # its gradient is nothing, and Adam magnifies the rounding
             torch.testing.assert_close(a, ours.net.get_parameter(name), rtol=0, atol=5e-4)  # Adam: 1e-3 an iteration

@@ -1,10 +1,13 @@
 """Section 6.1: learn one category by Algorithm 1, sample from scratch, and judge the samples."""
 
+import base64
+import json
 import platform
 import time
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import torch
 from tqdm.auto import tqdm
 
@@ -12,19 +15,22 @@ from dnet_lib import __version__
 from dnet_lib.checkpoints import RESULTS, WEIGHTS, Pretrained, save_model, save_results
 from dnet_lib.data import ShapeSet, load_shapes
 from dnet_lib.energy import DescriptorNet
+from dnet_lib.files import atomic_write
 from dnet_lib.learning import Record, Run, learn
 from dnet_lib.metrics import coverage, nearest
 from dnet_lib.presets import Synthesis
 from dnet_lib.starts import CoarseGaussian, Persistent, noise
-from dnet_lib.voxels import threshold
+from dnet_lib.voxels import threshold, uncentre
 
 NUM_SAMPLES = 64
+NUM_POINTS = 100
+"""Points of a learning curve."""
 
 
 def train(
     preset: Synthesis, shapes: ShapeSet, *, seed: int, checkpoint: Path, device: str = "cpu"
-) -> tuple[Pretrained, list[Record], float]:
-    """Learn one category, with a progress bar; resumes from `checkpoint`. Returns model, records and seconds."""
+) -> tuple[Pretrained, Run, list[dict]]:
+    """Learn one category, with a progress bar; resumes from `checkpoint`. Returns model, run and learning curve."""
     generator = torch.Generator().manual_seed(seed)
     net = DescriptorNet(preset.architecture, generator=generator).to(device)
     coarse = None
@@ -39,17 +45,34 @@ def train(
             num_chains=preset.num_chains,
             temperature=preset.start.temperature,
         )
-    run = Run.begin(net, starts, preset.settings, seed=seed)
-    records = []
-    bar = tqdm(total=preset.settings.num_iterations, unit="iteration", desc="learning")
-    for record in learn(run, shapes.centred, preset.settings, checkpoint=checkpoint):
+    run, settings = Run.begin(net, starts, preset.settings, seed=seed), preset.settings
+    path = checkpoint.with_suffix(".curve.json")
+    curve: list[dict] = json.loads(path.read_text()) if checkpoint.exists() and path.exists() else []
+    bar = tqdm(total=settings.num_iterations, unit="iteration", desc="learning")
+    for record in learn(run, shapes.centred, settings, checkpoint=checkpoint, save_every=10):
         bar.update(record.iteration - bar.n)
         bar.set_postfix(V=f"{record.value:.0f}", slope=f"{record.gradient_norm:.1f}", refresh=False)
-        records.append(record._replace(synthesized=torch.empty(0)))  # the shapes themselves would fill the memory
+        if record.iteration % max(1, settings.num_iterations // NUM_POINTS) == 0:
+            curve = [*(point for point in curve if point["iteration"] < record.iteration), point(record, shapes)]
+            with atomic_write(path) as part:
+                part.write_text(json.dumps(curve))
     bar.close()
     kept = run.net if run.averaged is None else run.averaged
     model = Pretrained(kept.eval().requires_grad_(False), shapes.mean, coarse, preset.sampling, {})
-    return model, records, run.seconds
+    return model, run, curve
+
+
+def point(record: Record, shapes: ShapeSet) -> dict[str, float]:
+    """One point of a learning curve: what the iteration measured, and how near its chains are to training shapes."""
+    near = nearest(uncentre(record.synthesized.cpu(), shapes.mean), shapes.voxels)
+    return {
+        "iteration": record.iteration,
+        "minutes": round(record.seconds / 60, 2),
+        "value": round(record.value, 2),
+        "gradient_norm": round(record.gradient_norm, 3),
+        "nearest": round(near.distance.float().mean().item(), 1),
+        "distinct_nearest": near.row.unique().numel(),
+    }
 
 
 def judge(samples: torch.Tensor, train: ShapeSet, test: ShapeSet) -> dict[str, float]:
@@ -82,38 +105,35 @@ def reproduce(
     results: Path = RESULTS,
     device: str = "cpu",
 ) -> dict:
-    """Train, sample, judge; writes weights/synthesis/<category>.safetensors and results/synthesis/<category>.json."""
+    """Train, sample, judge; writes <experiment>/<category>.safetensors of the weights and <category>.json of the results.
+
+    Where chains start anew at each iteration, 64 new ones are judged; persistent ones (Algorithm 1) are judged
+    themselves, and kept in the results.
+    """
     resolution = preset.architecture.resolution
     shapes, test = (load_shapes(data, category, split, resolution) for split in ("train", "test"))
-    checkpoint = runs / f"synthesis_{preset.name}_{category}_{seed}.pt"
-    model, records, seconds = train(preset, shapes, seed=seed, checkpoint=checkpoint, device=device)
+    checkpoint = runs / f"{preset.experiment}_{preset.name}_{category}_{seed}.pt"
+    model, run, curve = train(preset, shapes, seed=seed, checkpoint=checkpoint, device=device)
     began = time.perf_counter()
-    samples = model.sample(
-        NUM_SAMPLES, generator=torch.Generator(device).manual_seed(seed + 1), progress="sampling"
-    ).cpu()
+    if isinstance(run.starts, Persistent):
+        samples = uncentre(run.starts.chains, shapes.mean).cpu()
+    else:
+        random = torch.Generator(device).manual_seed(seed + 1)
+        samples = model.sample(NUM_SAMPLES, generator=random, progress="sampling").cpu()
     facts = {
         "metrics": judge(samples, shapes, test) | {"seconds_sampling": time.perf_counter() - began},
         "paper": {},
-        "preset": described(preset),
+        "preset": asdict(preset),
         "dataset": {"name": shapes.dataset, "sha256": shapes.sha256, "category": category, "num_train": len(shapes)},
         "seed": seed,
-        "seconds": seconds,
+        "seconds": run.seconds,
         "hardware": f"{platform.machine()}, {torch.get_num_threads()} threads, {device}",
         "versions": {"dnet_lib": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        "curve": {key: [point[key] for point in curve] for key in curve[0]} if curve else {},
     }
-    if records:
-        keep = sorted({*range(0, len(records), max(1, len(records) // 100)), len(records) - 1})
-        facts["curve"] = {
-            "iteration": [records[k].iteration for k in keep],
-            "value": [round(records[k].value, 2) for k in keep],
-            "gradient_norm": [round(records[k].gradient_norm, 3) for k in keep],
-        }
     card = {k: facts[k] for k in ("preset", "dataset", "seed", "versions")}
-    save_model(weights / "synthesis" / f"{category}.safetensors", Pretrained(**{**vars(model), "card": card}))
-    save_results("synthesis", category, facts, folder=results)
+    if isinstance(run.starts, Persistent):
+        facts["samples"] = base64.b64encode(np.packbits(threshold(samples).numpy().astype(bool)).tobytes()).decode()
+    save_model(weights / preset.experiment / f"{category}.safetensors", Pretrained(**{**vars(model), "card": card}))
+    save_results(preset.experiment, category, facts, folder=results)
     return facts
-
-
-def described(preset: Synthesis) -> dict:
-    """A preset as JSON: schedules by their numbers."""
-    return asdict(preset)
