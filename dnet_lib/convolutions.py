@@ -28,7 +28,6 @@ from itertools import product
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.grad import conv3d_input, conv3d_weight
 
 from dnet_lib.energy import SameConv3d, depth_to_space, space_to_depth
 
@@ -138,21 +137,25 @@ class Direct:
 
     def forward(self, x: Tensor) -> Tensor:
         """conv(x) + bias."""
-        h = self.conv.padded(x.permute(3, 4, 0, 1, 2))
-        self.shape = h.shape
-        return F.conv3d(h, self.weight, self.bias, self.stride).permute(2, 3, 4, 0, 1)
+        self.h = self.conv.padded(x.permute(3, 4, 0, 1, 2))
+        return F.conv3d(self.h, self.weight, self.bias, self.stride).permute(2, 3, 4, 0, 1)
 
     def backward(self, da: Tensor) -> Tensor:
-        """The gradient with respect to x, from the gradient with respect to conv(x)."""
-        dx = conv3d_input(self.shape, self.weight, da.permute(3, 4, 0, 1, 2), self.stride)
+        """The gradient with respect to x, from the gradient with respect to conv(x); once after each `forward`."""
+        dx, _ = self._gradients(self.h, da, (True, False, False))
         where = slice(self.conv.before, self.conv.before + self.g.side)
         return depth_to_space(dx, self.conv.fold)[:, :, where, where, where].permute(2, 3, 4, 0, 1)
 
     def weight_gradient(self, x: Tensor, da: Tensor) -> Tensor:
         """The gradient with respect to the weights."""
-        h, weight = self.conv.padded(x.permute(3, 4, 0, 1, 2)), self.weight
-        dw = conv3d_weight(h, weight.shape, da.permute(3, 4, 0, 1, 2), self.stride)
-        return depth_to_space(dw, self.conv.fold)
+        h = self.conv.padded(x.permute(3, 4, 0, 1, 2))
+        return depth_to_space(self._gradients(h, da, (False, True, False))[1], self.conv.fold)
+
+    def _gradients(self, h: Tensor, da: Tensor, which: tuple[bool, bool, bool]) -> tuple[Tensor, Tensor]:
+        ones, zeros = [1, 1, 1], [0, 0, 0]
+        da, stride = da.permute(3, 4, 0, 1, 2), [self.stride] * 3
+        backward = torch.ops.aten.convolution_backward
+        return backward(da, h, self.weight, None, stride, zeros, ones, False, zeros, 1, which)[:2]
 
 
 class Separable(Direct):
@@ -166,7 +169,7 @@ class Separable(Direct):
 
     def __init__(self, g: Geometry, choice: Choice, device: torch.device | str):
         super().__init__(g, choice, device)
-        self.device, self.chains, self.storage = torch.device(device), 0, dict[str, Tensor]()
+        self.device, self.given, self.storage = torch.device(device), 0, dict[str, Tensor]()
         algorithm, _ = METHODS[choice.method]
         axes = [[as_real(t) for t in algorithm(choice.m, g.taps, axis)] for axis in range(3)]
         self.c = c = axes[1][0].shape[1]
@@ -205,27 +208,28 @@ class Separable(Direct):
 
     def begin(self, chains: int) -> None:
         """Lay out the buffers for a number of chains, and list the products to be done."""
-        if chains == self.chains:
+        if chains == self.given:
             return
-        self.chains, g, c, m, side = chains, self.g, self.c, self.choice.m, self.length
+        self.given, g, c, m, side = chains, self.g, self.c, self.choice.m, self.length
+        self.chains = tiled = chains * self.tiles**3  # tiles go side by side, as chains do
         self.x = self._buffer("x", *[g.side] * 3, chains, g.in_channels)
         self.a = self._buffer("a", *[g.out] * 3, chains, g.channels)
-        self.tile_x = self.x if self.tiles == 1 else self._buffer("tile x", *[side] * 3, chains, g.in_channels)
-        self.tile_a = self.a if self.tiles == 1 else self._buffer("tile a", *[m] * 3, chains, g.channels)
+        self.tile_x = self.x if self.tiles == 1 else self._buffer("tile x", *[side] * 3, tiled, g.in_channels)
+        self.tile_a = self.a if self.tiles == 1 else self._buffer("tile a", *[m] * 3, tiled, g.channels)
         self.analysis, self.synthesis = [], []  # (matrix, source, target, whether to add)
         v, batch = self.tile_x, 1
         for axis, matrices in enumerate(self.into):
-            rest = side ** (2 - axis) * chains * g.in_channels
+            rest = side ** (2 - axis) * tiled * g.in_channels
             source = v.view(batch, len(matrices[0]), side, rest)
             v = self._buffer(f"v{axis}", g.phases, batch, matrices[0][0].shape[0], rest)
             for p, (_, where) in enumerate(self.cuts):
                 self.analysis += [(t, source[:, i, where], v[p], min(i, 1)) for i, t in enumerate(matrices[p])]
             batch *= g.phases * self.points[axis]
         points = math.prod(self.points)
-        self.v = v.view(-1, points, c, chains, g.in_channels)
-        self.gathered = self._buffer("gathered", points, c, chains, c, len(self.v), g.in_channels) if self.gather else v
-        self.operand = self.gathered.view(self.parts, points, c * chains, c * self.width)
-        u = self.mixed = self._buffer("mixed", points, c * chains, g.channels)
+        self.v = v.view(-1, points, c, tiled, g.in_channels)
+        self.gathered = self._buffer("gathered", points, c, tiled, c, len(self.v), g.in_channels) if self.gather else v
+        self.operand = self.gathered.view(self.parts, points, c * tiled, c * self.width)
+        u = self.mixed = self._buffer("mixed", points, c * tiled, g.channels)
         for axis in (2, 1, 0):
             source = u.view(math.prod(self.points[:axis]), self.back[axis].shape[1], -1)
             shape = (len(source), len(self.back[axis]), source.shape[2])
@@ -255,70 +259,10 @@ class Separable(Direct):
         """conv(x) + bias, in the buffer a."""
         if x.data_ptr() != self.x.data_ptr():
             self.x.copy_(x)
-        for inside, source, done, to in self._tiles():
-            if self.tiles > 1:
-                self.tile_x.zero_()[inside] = self.x[source]
-            self._forward()
-            if self.tiles > 1:
-                self.a[to] = self.tile_a[done]
-        return self.a
-
-    def backward(self, da: Tensor) -> Tensor:
-        """The gradient with respect to x, in the buffer x."""
-        self._hold(da)
         if self.tiles > 1:
-            self.x.zero_()
-        for inside, source, done, to in self._tiles():
-            if self.tiles > 1:
-                self.tile_a.zero_()[done] = self.a[to]
-            self._backward()
-            if self.tiles > 1:
-                self.x[source] += self.tile_x[inside]
-        return self.x
-
-    def weight_gradient(self, x: Tensor, da: Tensor) -> Tensor:
-        """The gradient with respect to the weights; to be called before `backward` overwrites what `forward` left."""
-        if self.tiles > 1:
-            return super().weight_gradient(x, da)
-        g, s, q, parts = self.g, self.g.phases, self.g.taps, []
-        self._hold(da)
-        self._mix()
-        for operand in self.operand:  # `load`, transposed
-            part = torch.bmm(operand.transpose(1, 2), self.mixed)
-            for axis in (2, 1, 0):
-                matrix = self.spread[axis]
-                part = part.view(math.prod(self.points[:axis]), len(matrix), -1)
-                part = apply(matrix.T, part, part.new_empty(len(part), matrix.shape[1], part.shape[2]))
-            parts.append(part.flatten())
-        w, channels = torch.stack(parts), (g.in_channels, g.channels)
-        if self.gather:
-            w = w.view(q, q, q, s, s, s, *channels).permute(7, 6, 0, 5, 1, 4, 2, 3)
-        else:
-            w = w.view(s, s, s, q, q, q, *channels).permute(7, 6, 3, 2, 4, 1, 5, 0)
-        return w.reshape(g.channels, g.in_channels, *[s * q] * 3)[..., : g.kernel, : g.kernel, : g.kernel]
-
-    def _hold(self, da: Tensor) -> None:
-        if da.data_ptr() != self.a.data_ptr():
-            self.a.copy_(da)
-
-    def _tiles(self) -> Iterator[tuple[tuple[slice, ...], ...]]:
-        """Tile by tile: part of the tile and its place in the input, part of the tile and its place in the output."""
-        g, m = self.g, self.choice.m
-        for tile in product(range(self.tiles), repeat=3):
-            first = [i * m * g.stride - g.before for i in tile]
-            lo = [max(0, f) for f in first]
-            hi = [max(a, min(g.side, f + self.length)) for f, a in zip(first, lo, strict=True)]
-            inside = tuple(slice(a - f, b - f) for f, a, b in zip(first, lo, hi, strict=True))
-            end = [min(g.out, (i + 1) * m) for i in tile]
-            done = tuple(slice(0, e - i * m) for i, e in zip(tile, end, strict=True))
-            yield (
-                inside,
-                tuple(map(slice, lo, hi)),
-                done,
-                tuple(slice(i * m, e) for i, e in zip(tile, end, strict=True)),
-            )
-
-    def _forward(self) -> None:
+            self.tile_x.zero_()
+            for inside, place, _, _ in self._tiles():
+                self.tile_x[inside] = self.x[place]
         for matrix, source, target, add in self.analysis:
             apply(matrix, source, target, add)
         if self.c == 2:  # rows (re, -im) and (im, re), to meet columns (w_re, w_im)
@@ -335,13 +279,14 @@ class Separable(Direct):
             self.mixed[(self.n + 1) * self.n + 1] += self.bias
         for matrix, source, target, add in self.synthesis:
             apply(matrix, source, target, add)
+        if self.tiles > 1:
+            for _, _, done, to in self._tiles():
+                self.a[to] = self.tile_a[done]
+        return self.a
 
-    def _mix(self) -> None:
-        for matrix, source, target, _ in reversed(self.synthesis):
-            apply(matrix.T, target, source)
-
-    def _backward(self) -> None:
-        self._mix()
+    def backward(self, da: Tensor) -> Tensor:
+        """The gradient with respect to x, in the buffer x."""
+        self._mix(da)
         for p, weights in enumerate(self.transformed):
             torch.bmm(self.mixed, weights.transpose(1, 2), out=self.operand[p])
         if self.c == 2:
@@ -355,3 +300,50 @@ class Separable(Direct):
                 buffer.zero_()
         for matrix, source, target, _ in reversed(self.analysis):
             apply(matrix.T, target, source)
+        if self.tiles > 1:
+            self.x.zero_()
+            for inside, place, _, _ in self._tiles():
+                self.x[place] += self.tile_x[inside]
+        return self.x
+
+    def _mix(self, da: Tensor) -> None:
+        """The gradient with respect to `mixed`."""
+        if da.data_ptr() != self.a.data_ptr():
+            self.a.copy_(da)
+        if self.tiles > 1:
+            self.tile_a.zero_()
+            for _, _, done, to in self._tiles():
+                self.tile_a[done] = self.a[to]
+        for matrix, source, target, _ in reversed(self.synthesis):
+            apply(matrix.T, target, source)
+
+    def weight_gradient(self, x: Tensor, da: Tensor) -> Tensor:
+        """The gradient with respect to the weights; to be called before `backward` overwrites what `forward` left."""
+        g, s, q, parts = self.g, self.g.phases, self.g.taps, []
+        self._mix(da)
+        for operand in self.operand:  # `load`, transposed
+            part = torch.bmm(operand.transpose(1, 2), self.mixed)
+            for axis in (2, 1, 0):
+                matrix = self.spread[axis]
+                part = part.view(math.prod(self.points[:axis]), len(matrix), -1)
+                part = apply(matrix.T, part, part.new_empty(len(part), matrix.shape[1], part.shape[2]))
+            parts.append(part.flatten())
+        w, channels = torch.stack(parts), (g.in_channels, g.channels)
+        if self.gather:
+            w = w.view(q, q, q, s, s, s, *channels).permute(7, 6, 0, 5, 1, 4, 2, 3)
+        else:
+            w = w.view(s, s, s, q, q, q, *channels).permute(7, 6, 3, 2, 4, 1, 5, 0)
+        return w.reshape(g.channels, g.in_channels, *[s * q] * 3)[..., : g.kernel, : g.kernel, : g.kernel]
+
+    def _tiles(self) -> Iterator[tuple[tuple[slice, ...], ...]]:
+        """Of each tile: the part of `tile_x`, its place in the input, the part of `tile_a`, its place in the output."""
+        g, m, n = self.g, self.choice.m, self.given
+        for k, tile in enumerate(product(range(self.tiles), repeat=3)):
+            first = [i * m * g.stride - g.before for i in tile]
+            lo = [max(0, f) for f in first]
+            hi = [max(a, min(g.side, f + self.length)) for f, a in zip(first, lo, strict=True)]
+            end, own = [min(g.out, (i + 1) * m) for i in tile], slice(k * n, (k + 1) * n)
+            inside = (*(slice(a - f, b - f) for f, a, b in zip(first, lo, hi, strict=True)), own)
+            done = (*(slice(0, e - i * m) for i, e in zip(tile, end, strict=True)), own)
+            to = tuple(slice(i * m, e) for i, e in zip(tile, end, strict=True))
+            yield inside, tuple(map(slice, lo, hi)), done, to

@@ -20,9 +20,11 @@ from dnet_lib.voxels import ShapeError
 aten = torch.ops.aten
 BUFFERS, WEIGHTS = 2**29, 2**29
 """Bytes that all buffers, and one layer's transformed weights, may take. More chains than fit go through in blocks."""
-GEMM, CONV, MOVE, CALL = 1e-11, 1.3e-11, 1e-10, 5e-6
-"""Seconds of an operation in a matrix product and in a convolution, of a byte moved, and of a call, on a CPU core. Only
-their ratios matter."""
+GEMM, CONV, MOVE, CALL, THIN = 1e-11, 1.15e-11, 5.4e-11, 2e-5, 2e-10
+"""Seconds of an operation in a matrix product and in a convolution, of a byte moved, of a call, and (PyTorch is slow
+there) of a tap whose gradient goes to a single unfolded channel. Fitted to 300 timed layers; only ratios matter."""
+DOUBT = 0.75
+"""An algorithm must count at most this share of the direct convolution: counts err."""
 FEW_STEPS = 4
 """Fewer steps than these are not worth a transform of the weights."""
 
@@ -47,17 +49,20 @@ def cost(g: Geometry, choice: Choice, chains: int, num_steps: int) -> float:
     outputs, inputs = chains * g.channels * g.out**3, chains * g.in_channels * g.side**3
     layer = make(g, choice, "meta")  # on the meta device buffers have shapes and no memory
     if not isinstance(layer, Separable):
-        return 4 * CONV * outputs * g.in_channels * g.kernel**3 + 16 * MOVE * (outputs + inputs) + 4 * CALL
+        thin = g.in_channels == 1 and (g.stride == 1 or g.kernel % g.stride > 0)
+        each = 4 * CONV * g.in_channels * g.kernel**3 + 16 * MOVE + THIN * thin * min(g.kernel**3, 128)
+        return each * outputs + 16 * MOVE * inputs + 4 * CALL
     layer.begin(chains)
     if 4 * layer.num_weights > WEIGHTS:
         return math.inf
-    once = 2 * GEMM * layer.num_weights * layer.c * chains + 4 * MOVE * layer.num_weights + 2 * CALL * layer.parts
+    rows = max(layer.c * layer.chains, 16)  # a product of fewer rows takes as long
+    once = 2 * GEMM * layer.num_weights * rows + 4 * MOVE * layer.num_weights + 2 * CALL * layer.parts
     once += 8 * MOVE * layer.gathered.numel() * layer.gather
     for matrix, source, target, _ in layer.analysis + layer.synthesis:
         once += 2 * GEMM * len(matrix) * source.numel() + 4 * MOVE * (source.numel() + target.numel()) + CALL
     if layer.tiles > 1:
-        once += 8 * MOVE * (layer.tile_x.numel() + layer.tile_a.numel()) + 4 * CALL
-    return 2 * once * layer.tiles**3 + 12 * MOVE * layer.num_weights / num_steps
+        once += 12 * MOVE * (layer.tile_x.numel() + layer.tile_a.numel()) + 3 * CALL * layer.tiles**3
+    return 2 * once + 12 * MOVE * layer.num_weights / num_steps
 
 
 @lru_cache(maxsize=256)
@@ -65,7 +70,9 @@ def plan(geometries: tuple[Geometry, ...], chains: int, num_steps: int) -> tuple
     """The cheapest choice for each convolution, and how many chains go through at once."""
     block, room, choices = min(chains, 32), 0, []
     for g in geometries:
-        choices.append(min(candidates(g), key=lambda choice: cost(g, choice, block, num_steps)))
+        counts = {choice: cost(g, choice, block, num_steps) for choice in candidates(g)}
+        counts[Choice()] *= DOUBT
+        choices.append(min(counts, key=counts.__getitem__))
         layer = make(g, choices[-1], "meta")
         layer.begin(1)
         kept = sum(buffer.numel() for buffer in layer.storage.values()) if isinstance(layer, Separable) else 0
@@ -129,7 +136,7 @@ class FrozenNet:
             for layer, conv in zip(self.layers, self.net.convolutions, strict=True):
                 layer.load(conv)
             g = self.layers[-1].g
-            self.dense = self.net.dense.weight.detach().view(g.channels, *[g.out] * 3).permute(1, 2, 3, 0).contiguous()
+            self.dense = self.net.dense.weight.detach().view(g.channels, *[g.out] * 3).permute(1, 2, 3, 0)
             self.versions = self._versions()
         return self
 
@@ -201,7 +208,7 @@ class FrozenNet:
             gave.append(layer.forward(h))
             to = None if after is None else after.x
             h = self.activate(gave[-1], torch.empty_like(gave[-1]) if to is None else to)
-        return h.permute(3, 0, 1, 2, 4).flatten(1) @ self.dense.flatten() + self.net.dense.bias, read, gave, h
+        return self.net.dense(h.permute(3, 4, 0, 1, 2).flatten(1)).squeeze(1), read, gave, h
 
 
 def freeze(energy: Energy, y: Tensor, *, num_steps: int, fast: bool | None = None) -> Energy:

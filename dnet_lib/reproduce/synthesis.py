@@ -105,7 +105,7 @@ def reproduce(
     results: Path = RESULTS,
     device: str = "cpu",
 ) -> dict:
-    """Train, sample, judge; writes <experiment>/<category>.safetensors of the weights and <category>.json of the results.
+    """Train, sample, judge; writes <category>.safetensors and <category>.json into the experiment's folders.
 
     Where chains start anew at each iteration, 64 new ones are judged; persistent ones (Algorithm 1) are judged
     themselves, and kept in the results.

@@ -1,8 +1,22 @@
 """Timings run only when asked for: pytest tests/benchmarks --benchmark-only."""
 
+import json
+import platform
+import time
 from pathlib import Path
 
 import pytest
+import torch
+
+from dnet_lib import __version__
+from dnet_lib.checkpoints import save_results
+
+ROWS: list[dict] = []
+LIMITS: dict[str, float] = {}
+
+
+def pytest_addoption(parser):
+    parser.addoption("--keep", action="store_true", help="write the table to dnet_lib/results/performance/cpu.json")
 
 
 def pytest_collection_modifyitems(config, items):
@@ -11,3 +25,75 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.skip(reason="a timing: run with --benchmark-only"))
+
+
+@pytest.fixture
+def threads():
+    """Sets the number of threads for one test: threads(2)."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def compare(benchmark):
+    """compare(case, {name: call}, rounds): time all calls in turn, round by round, and keep the medians in seconds.
+
+    `per` divides the times: how many steps a call makes.
+    """
+
+    def run(case: dict, calls: dict, *, rounds: int = 5, per: dict | None = None) -> dict[str, float]:
+        times: dict[str, list[float]] = {name: [] for name in calls}
+
+        def once():
+            for name, call in calls.items():
+                began = time.perf_counter()
+                call()
+                times[name].append((time.perf_counter() - began) / (per or {}).get(name, 1))
+
+        benchmark.pedantic(once, rounds=rounds, warmup_rounds=1 if rounds > 1 else 0)
+        medians = {name: sorted(own)[len(own) // 2] for name, own in times.items()}
+        ROWS.append(case | {"threads": torch.get_num_threads(), "seconds": medians})
+        return medians
+
+    return run
+
+
+@pytest.fixture
+def limits() -> dict[str, float]:
+    """What the machine can do at most: filled by its own test, reported beside the table."""
+    return LIMITS
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if not ROWS:
+        return
+    say = terminalreporter.write_line
+    say("\nTimes the plain way takes, in units of each way's own (interleaved runs, medians), then milliseconds:")
+    for row in ROWS:
+        seconds = dict(row["seconds"])
+        plain = seconds.get("plain")
+        ratios = [f"{name} {plain / s:.2f}x" for name, s in seconds.items() if plain and name != "plain"]
+        own = [f"{name} {1e3 * s:.4g}" for name, s in seconds.items()]
+        what = ", ".join(f"{key} {row[key]}" for key in row if key not in ("seconds", "name"))
+        say(f"  {row['name']}, {what}: {'  '.join(ratios)}  |  {'  '.join(own)}")
+    say("  " + ", ".join(f"{name} {value:.4g}" for name, value in LIMITS.items()))
+    if config.getoption("keep"):
+        facts = {
+            "metrics": {"rows": ROWS, "limits": LIMITS},
+            "paper": {},
+            "preset": {},
+            "dataset": {},
+            "seed": 0,
+            "seconds": sum(sum(row["seconds"].values()) for row in ROWS),
+            "hardware": _processor(),
+            "versions": {"dnet_lib": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        }
+        say(f"written: {save_results('performance', 'cpu', json.loads(json.dumps(facts)))}")
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor()}, {torch.backends.cpu.get_cpu_capability()}"
