@@ -45,6 +45,7 @@ references: $(STAMP)     ## execute the chapters at smoke scale anew and store w
 	$(PYTHON) tests/chapters/make_references.py
 
 benchmarks: $(STAMP)     ## measure, ratios first
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --editable ".[benchmarks]"
 	$(PYTHON) -m pytest tests/benchmarks --benchmark-only
 
 clean:

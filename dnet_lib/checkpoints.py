@@ -12,6 +12,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from dnet_lib.energy import Architecture, DescriptorNet
+from dnet_lib.fast import freeze
 from dnet_lib.files import atomic_write
 from dnet_lib.langevin import Generators, langevin, sample, white_noise
 from dnet_lib.starts import CoarseGaussian
@@ -76,7 +77,8 @@ class Pretrained:
         """A chain from scratch: yields occupancy (N, 1, R, R, R), first the start, then after each Langevin step."""
         y = self.starts(num_samples, generator=generator)
         yield uncentre(y, self.mean)
-        steps = langevin(y, self.net, **asdict(self.settings), generator=generator)
+        energy = freeze(self.net, y, num_steps=self.settings.num_steps)
+        steps = langevin(y, energy, **asdict(self.settings), generator=generator)
         yield from (uncentre(y, self.mean) for y, _ in steps)
 
     def sample(self, num_samples: int, *, generator: Generators = None, progress: bool | str = False) -> Tensor:

@@ -102,12 +102,4 @@ CPU = Synthesis(
     sampling=Chain(num_steps=20, step_size=0.05),
 )
 
-EVENING = replace(
-    CPU,
-    name="evening",
-    source="the cpu preset with about as much time as the night preset, for their comparison",
-    settings=replace(CPU.settings, num_iterations=1500, learning_rate=Decay(5e-4, 2e-5, over=1500)),
-    experiment="synthesis_compact",
-)
-
-SYNTHESIS = {preset.name: preset for preset in (CPU, EVENING, NIGHT, PAPER, AUTHORS)}
+SYNTHESIS = {preset.name: preset for preset in (CPU, NIGHT, PAPER, AUTHORS)}

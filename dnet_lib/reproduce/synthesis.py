@@ -23,6 +23,8 @@ from dnet_lib.starts import CoarseGaussian, Persistent, noise
 from dnet_lib.voxels import threshold, uncentre
 
 NUM_SAMPLES = 64
+NUM_KEPT = 24
+"""Samples kept in the results: base64 of their packed bits."""
 NUM_POINTS = 100
 """Points of a learning curve."""
 
@@ -107,8 +109,7 @@ def reproduce(
 ) -> dict:
     """Train, sample, judge; writes <category>.safetensors and <category>.json into the experiment's folders.
 
-    Where chains start anew at each iteration, 64 new ones are judged; persistent ones (Algorithm 1) are judged
-    themselves, and kept in the results.
+    Where chains start anew at each iteration, 64 new ones are judged; persistent ones (Algorithm 1) themselves.
     """
     resolution = preset.architecture.resolution
     shapes, test = (load_shapes(data, category, split, resolution) for split in ("train", "test"))
@@ -132,8 +133,8 @@ def reproduce(
         "curve": {key: [point[key] for point in curve] for key in curve[0]} if curve else {},
     }
     card = {k: facts[k] for k in ("preset", "dataset", "seed", "versions")}
-    if isinstance(run.starts, Persistent):
-        facts["samples"] = base64.b64encode(np.packbits(threshold(samples).numpy().astype(bool)).tobytes()).decode()
+    solid = threshold(samples[:NUM_KEPT]).numpy().astype(bool)
+    facts["samples"] = base64.b64encode(np.packbits(solid).tobytes()).decode()
     save_model(weights / preset.experiment / f"{category}.safetensors", Pretrained(**{**vars(model), "card": card}))
     save_results(preset.experiment, category, facts, folder=results)
     return facts

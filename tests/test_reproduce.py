@@ -1,0 +1,73 @@
+"""The long runs, made short: curves, interruptions, and what they leave behind."""
+
+import base64
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from dnet_lib import Architecture, load_model, load_results, load_shapes
+from dnet_lib.learning import Settings
+from dnet_lib.presets import CPU, PAPER, CoarseStart, Synthesis
+from dnet_lib.reproduce.synthesis import reproduce
+
+TINY = Architecture(16, ((8, 6, 2), (8, 4, 2)))
+SETTINGS = Settings(num_iterations=24, num_steps=4, step_size=0.02, temperature=0.0, batch_size=8)
+PRESETS = {
+    "coarse": replace(CPU, architecture=TINY, settings=SETTINGS, start=CoarseStart(rank=8), num_chains=4),
+    "persistent": replace(PAPER, architecture=TINY, settings=SETTINGS, num_chains=5),
+}
+
+
+def run(preset: Synthesis, folder) -> dict:
+    places = {name: folder / name for name in ("runs", "weights", "results")}
+    return reproduce(preset, "toilet", data="furniture", seed=0, **places)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_an_interrupted_run_ends_as_if_it_had_not_been(name, tmp_path, monkeypatch):
+    preset = PRESETS[name]
+    whole = run(preset, tmp_path / "whole")
+    count = 0
+
+    def interrupted(record, shapes):
+        nonlocal count
+        count += 1
+        if count == 15:
+            raise KeyboardInterrupt
+        return point(record, shapes)
+
+    point = reproduce.__globals__["point"]
+    monkeypatch.setitem(reproduce.__globals__, "point", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(preset, tmp_path / "cut")
+    assert not (tmp_path / "cut" / "results").exists()
+    monkeypatch.setitem(reproduce.__globals__, "point", point)
+    cut = run(preset, tmp_path / "cut")
+
+    def without_times(curve):
+        return {key: column for key, column in curve.items() if key != "minutes"}
+
+    assert without_times(cut["curve"]) == without_times(whole["curve"])
+    assert cut["curve"]["iteration"] == list(range(1, 25))
+    assert cut["curve"]["minutes"] == sorted(cut["curve"]["minutes"])
+    assert cut["samples"] == whole["samples"]
+    ours, theirs = (
+        load_model(tmp_path / way / "weights" / preset.experiment / "toilet.safetensors") for way in ("cut", "whole")
+    )
+    for a, b in zip(ours.net.parameters(), theirs.net.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_results_hold_the_samples_they_judge(tmp_path):
+    run(PRESETS["persistent"], tmp_path)
+    facts = load_results("synthesis_paper", folder=tmp_path / "results")["toilet"]
+    bits = np.unpackbits(np.frombuffer(base64.b64decode(facts["samples"]), np.uint8)).reshape(-1, 1, 16, 16, 16)
+    assert len(bits) == facts["metrics"]["num_samples"] == 5
+    assert abs(bits.mean() - facts["metrics"]["occupancy"]) < 1e-6
+    shapes = load_shapes("furniture", "toilet", resolution=16).voxels.numpy()
+    nearest = [np.abs(shapes - sample).sum((1, 2, 3, 4)).min() for sample in bits]
+    assert abs(np.mean(nearest) - facts["metrics"]["mean_nearest"]) < 1e-3
+    json.dumps(facts, allow_nan=False)
