@@ -25,8 +25,8 @@ GEMM, CONV, MOVE, CALL, THIN = 1e-11, 1.15e-11, 5.4e-11, 2e-5, 2e-10
 there) of a tap whose gradient goes to a single unfolded channel. Fitted to 300 timed layers; only ratios matter."""
 DOUBT = 0.75
 """An algorithm must count at most this share of the direct convolution: counts err."""
-FEW_STEPS = 4
-"""Fewer steps than these are not worth a transform of the weights."""
+FEW_STEPS, WORTH = 4, 0.05
+"""Fewer steps, or a convolution that takes fewer seconds in all of them, are not worth the count."""
 
 
 class StaleError(RuntimeError):
@@ -70,8 +70,9 @@ def plan(geometries: tuple[Geometry, ...], chains: int, num_steps: int) -> tuple
     """The cheapest choice for each convolution, and how many chains go through at once."""
     block, room, choices = min(chains, 32), 0, []
     for g in geometries:
-        counts = {choice: cost(g, choice, block, num_steps) for choice in candidates(g)}
-        counts[Choice()] *= DOUBT
+        counts = {Choice(): DOUBT * cost(g, Choice(), block, num_steps)}
+        if counts[Choice()] * num_steps > WORTH:
+            counts |= {choice: cost(g, choice, block, num_steps) for choice in candidates(g)[1:]}
         choices.append(min(counts, key=counts.__getitem__))
         layer = make(g, choices[-1], "meta")
         layer.begin(1)
@@ -104,7 +105,7 @@ class FrozenNet:
     ):
         if any(p.dtype != torch.float32 for p in net.parameters()):
             raise ShapeError("only a float32 network can be frozen: use the network itself, or net.float()")
-        geometries = tuple(geometry(conv) for conv in net.convolutions)
+        geometries = tuple(map(geometry, net.convolutions))
         planned, self.block = plan(geometries, num_chains, num_steps)
         device, self.net = net.dense.weight.device, net
         self.layers = [make(g, choice, device) for g, choice in zip(geometries, choices or planned, strict=True)]
@@ -226,5 +227,7 @@ def freeze(energy: Energy, y: Tensor, *, num_steps: int, fast: bool | None = Non
         y.device.type != "cpu" or {y.dtype, *(p.dtype for p in energy.parameters())} != {torch.float32}
     ):
         return energy
-    frozen = FrozenNet(energy, num_chains=len(y), num_steps=num_steps)
-    return energy if fast is None and not any(isinstance(layer, Separable) for layer in frozen.layers) else frozen
+    choices, _ = plan(tuple(map(geometry, energy.convolutions)), len(y), num_steps)
+    if fast is None and all(choice == Choice() for choice in choices):
+        return energy
+    return FrozenNet(energy, num_chains=len(y), num_steps=num_steps)
