@@ -13,7 +13,7 @@ from pathlib import Path
 import jupytext
 
 BOOK = Path(__file__).parent
-CHAPTERS = sorted(BOOK.glob("[0-9][0-9]_*.md"))
+CHAPTERS = sorted(path for path in BOOK.glob("*.md") if path.read_text().startswith("---\njupytext:"))
 
 TAGS = r"(?::tags: \[[^\]]*\bsetup\b[^\]]*\]|---\ntags: \[[^\]]*\bsetup\b[^\]]*\]\n---)"
 SETUP_CELL = re.compile(rf"(^```\{{code-cell\}} ipython3\n{TAGS}\n)(.*?)(^```$)", re.MULTILINE | re.DOTALL)

@@ -20,9 +20,10 @@ from dnet_lib.voxels import ShapeError
 aten = torch.ops.aten
 BUFFERS, WEIGHTS = 2**29, 2**29
 """Bytes that all buffers, and one layer's transformed weights, may take. More chains than fit go through in blocks."""
-GEMM, CONV, MOVE, CALL, THIN = 1e-11, 1.15e-11, 5.4e-11, 2e-5, 2e-10
-"""Seconds of an operation in a matrix product and in a convolution, of a byte moved, of a call, and (PyTorch is slow
-there) of a tap whose gradient goes to a single unfolded channel. Fitted to 300 timed layers; only ratios matter."""
+GEMM, CONV, MOVE, CALL, THIN, TURN = 1e-11, 1.15e-11, 5.4e-11, 2e-5, 2e-10, 6e-9
+"""Seconds of an operation in a matrix product and in a convolution, of a byte moved, of a call, and, where PyTorch is
+slow, of a tap whose gradient goes to a single unfolded channel and of a number that passes from a direct layer's layout
+to another's or back. Fitted to 300 timed layers; only ratios matter."""
 DOUBT = 0.75
 """An algorithm must count at most this share of the direct convolution: counts err."""
 FEW_STEPS, WORTH = 4, 0.05
@@ -68,11 +69,15 @@ def cost(g: Geometry, choice: Choice, chains: int, num_steps: int) -> float:
 @lru_cache(maxsize=256)
 def plan(geometries: tuple[Geometry, ...], chains: int, num_steps: int) -> tuple[tuple[Choice, ...], int]:
     """The cheapest choice for each convolution, and how many chains go through at once."""
-    block, room, choices = min(chains, 32), 0, []
+    block, room = min(chains, 32), 0
+    choices: list[Choice] = []
     for g in geometries:
-        counts = {Choice(): DOUBT * cost(g, Choice(), block, num_steps)}
+        turn = TURN * block * g.in_channels * g.side**3
+        direct_before = not choices or choices[-1] == Choice()
+        counts = {Choice(): DOUBT * (cost(g, Choice(), block, num_steps) + turn * (not direct_before))}
         if counts[Choice()] * num_steps > WORTH:
-            counts |= {choice: cost(g, choice, block, num_steps) for choice in candidates(g)[1:]}
+            others = candidates(g)[1:]
+            counts |= {choice: cost(g, choice, block, num_steps) + turn * direct_before for choice in others}
         choices.append(min(counts, key=counts.__getitem__))
         layer = make(g, choices[-1], "meta")
         layer.begin(1)

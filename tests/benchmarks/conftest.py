@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dnet_lib import __version__
-from dnet_lib.checkpoints import save_results
+from dnet_lib.checkpoints import RESULTS, load_results, save_results
 
 ROWS: list[dict] = []
 LIMITS: dict[str, float] = {}
@@ -78,18 +78,24 @@ def pytest_terminal_summary(terminalreporter, config):
         what = ", ".join(f"{key} {row[key]}" for key in row if key not in ("seconds", "name"))
         say(f"  {row['name']}, {what}: {'  '.join(ratios)}  |  {'  '.join(own)}")
     say("  " + ", ".join(f"{name} {value:.4g}" for name, value in LIMITS.items()))
-    if config.getoption("keep"):
+    if config.getoption("keep"):  # what was measured again replaces what was kept
+        kept = load_results("performance")["cpu"]["metrics"] if (RESULTS / "performance").exists() else {}
+        rows = {_key(row): row for row in [*kept.get("rows", []), *ROWS]}
         facts = {
-            "metrics": {"rows": ROWS, "limits": LIMITS},
+            "metrics": {"rows": list(rows.values()), "limits": kept.get("limits", {}) | LIMITS},
             "paper": {},
             "preset": {},
             "dataset": {},
             "seed": 0,
-            "seconds": sum(sum(row["seconds"].values()) for row in ROWS),
+            "seconds": sum(sum(row["seconds"].values()) for row in rows.values()),
             "hardware": _processor(),
             "versions": {"dnet_lib": __version__, "torch": torch.__version__, "python": platform.python_version()},
         }
         say(f"written: {save_results('performance', 'cpu', json.loads(json.dumps(facts)))}")
+
+
+def _key(row: dict) -> tuple:
+    return row["name"], row["chains"], row["threads"]
 
 
 def _processor() -> str:
