@@ -122,10 +122,10 @@ def apply(matrix: Tensor, x: Tensor, out: Tensor, beta: int = 0) -> Tensor:
 class Direct:
     """One convolution by PyTorch's own. Shapes are (side, side, side, chains, channels), with any strides."""
 
-    x: Tensor | None = None
+    choice = Choice()
 
-    def __init__(self, g: Geometry, choice: Choice, device: torch.device | str):
-        self.g, self.choice = g, choice
+    def __init__(self, g: Geometry):
+        self.g = g
 
     def begin(self, chains: int) -> None:
         """Nothing is kept from one call to the next."""
@@ -158,18 +158,16 @@ class Direct:
         return backward(da, h, self.weight, None, stride, zeros, ones, False, zeros, 1, which)[:2]
 
 
-class Separable(Direct):
+class Separable:
     """One convolution by a bilinear algorithm on each axis.
 
     `x` and `a` are the buffers of input and output: `forward` fills a from x, `backward` fills x, now a gradient, from
     a. `load` transforms the weights, `begin` lays out the buffers.
     """
 
-    x: Tensor
-
     def __init__(self, g: Geometry, choice: Choice, device: torch.device | str):
-        super().__init__(g, choice, device)
-        self.device, self.given, self.storage = torch.device(device), 0, dict[str, Tensor]()
+        self.g, self.choice, self.device = g, choice, torch.device(device)
+        self.given, self.storage = 0, dict[str, Tensor]()
         algorithm, _ = METHODS[choice.method]
         axes = [[as_real(t) for t in algorithm(choice.m, g.taps, axis)] for axis in range(3)]
         self.c = c = axes[1][0].shape[1]
@@ -243,7 +241,7 @@ class Separable(Direct):
 
     def load(self, conv: SameConv3d) -> None:
         """Transform the weights as they are now: G along each axis."""
-        super().load(conv)
+        self.bias = conv.bias.detach()
         g, s, q = self.g, self.g.phases, self.g.taps
         w = F.pad(conv.weight.detach(), (0, s * q - g.kernel) * 3).view(g.channels, g.in_channels, *[q, s] * 3)
         w = w.permute(2, 4, 6, 7, 5, 3, 1, 0) if self.gather else w.permute(7, 5, 3, 2, 4, 6, 1, 0)

@@ -40,9 +40,9 @@ def geometry(conv: SameConv3d) -> Geometry:
     return Geometry(conv.resolution, in_channels, conv.out_resolution, channels, kernel, conv.stride, conv.before)
 
 
-def make(g: Geometry, choice: Choice, device: torch.device | str) -> Direct:
+def make(g: Geometry, choice: Choice, device: torch.device | str) -> Direct | Separable:
     """The convolution of a choice."""
-    return Direct(g, choice, device) if choice.method == "direct" else Separable(g, choice, device)
+    return Direct(g) if choice == Choice() else Separable(g, choice, device)
 
 
 def cost(g: Geometry, choice: Choice, chains: int, num_steps: int) -> float:
@@ -112,7 +112,7 @@ class FrozenNet:
             raise ShapeError("only a float32 network can be frozen: use the network itself, or net.float()")
         geometries = tuple(map(geometry, net.convolutions))
         planned, self.block = plan(geometries, num_chains, num_steps)
-        device, self.net = net.dense.weight.device, net
+        device, self.net, self.num_steps = net.dense.weight.device, net, num_steps
         self.layers = [make(g, choice, device) for g, choice in zip(geometries, choices or planned, strict=True)]
         self.activate, self.slope = ACTIVATE[net.architecture.activation], SLOPE[net.architecture.activation]
         self.refresh()
@@ -129,7 +129,8 @@ class FrozenNet:
             g, how = layer.g, layer.choice.method
             if isinstance(layer, Separable):
                 how += f", {layer.tiles}^3 tiles of {layer.choice.m}^3 outputs, {math.prod(layer.points)} points"
-                ratio = cost(g, Choice(), self.block, 20) / cost(g, layer.choice, self.block, 20)
+                counts = [cost(g, choice, self.block, self.num_steps) for choice in (Choice(), layer.choice)]
+                ratio = counts[0] / counts[1]
                 how += f", {ratio:.1f} x the speed of direct by the count"
             shapes = f"{g.in_channels} x {g.side}^3 -> {g.channels} x {g.out}^3"
             lines.append(f"{shapes}, {g.kernel}^3 stride {g.stride}: {how}")
@@ -212,8 +213,7 @@ class FrozenNet:
         for layer, after in zip(self.layers, [*self.layers[1:], None], strict=True):
             read.append(h)
             gave.append(layer.forward(h))
-            to = None if after is None else after.x
-            h = self.activate(gave[-1], torch.empty_like(gave[-1]) if to is None else to)
+            h = self.activate(gave[-1], after.x if isinstance(after, Separable) else torch.empty_like(gave[-1]))
         return self.net.dense(h.permute(3, 4, 0, 1, 2).flatten(1)).squeeze(1), read, gave, h
 
 

@@ -194,8 +194,7 @@ def learning_gradient(
     if _world() > 1:
         for parameter in net.parameters():
             dist.all_reduce(parameter.grad)
-    e_observed, e_synthesized = energies.detach().split(sizes)
-    return e_observed, e_synthesized
+    return energies.detach().split(sizes)
 
 
 def learning_step(
@@ -242,7 +241,7 @@ def learn(
     shapes = shapes.to(device)
     if checkpoint is not None and Path(checkpoint).exists():
         _resume(run, checkpoint)
-    good, energy = run.state(), None
+    good, energy, frozen = run.state(), None, None
     while run.iteration < settings.num_iterations:
         began, here = time.perf_counter(), run.iteration
         if here % save_every == 0:
@@ -253,10 +252,11 @@ def learn(
         if settings.data_noise:
             observed = observed + settings.data_noise * white_noise(observed, run.generator)
             observed = observed if bounds is None else reflect(observed, *bounds)
-        if isinstance(energy, FrozenNet):
-            energy.refresh()
-        elif energy is None:
+        if energy is None:
             energy = freeze(run.net, y, num_steps=settings.num_steps, fast=settings.fast)
+            frozen = energy if isinstance(energy, FrozenNet) else None
+        elif frozen is not None:
+            frozen.refresh()
         slopes, accepted = [], []
         chain = langevin(
             y,
@@ -271,9 +271,7 @@ def learn(
         for y, info in chain:  # noqa: B007
             slopes.append(info.gradient_norm.mean())
             accepted.append(info.accepted.float().mean())
-        e_observed, e_synthesized, norm = learning_step(
-            run, observed, y, settings, frozen=energy if isinstance(energy, FrozenNet) else None
-        )
+        e_observed, e_synthesized, norm = learning_step(run, observed, y, settings, frozen=frozen)
         run.starts.learn(y)
         eo, es, slope, acceptance = _means(e_observed, e_synthesized, torch.stack(slopes), torch.stack(accepted))
         if not math.isfinite(eo + es + slope + float(norm)):

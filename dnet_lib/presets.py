@@ -77,11 +77,10 @@ AUTHORS = replace(
 )
 
 NIGHT = replace(
-    PAPER,
+    AUTHORS,
     name="night",
     source="section 6.1 with the authors' step size (at 0.1 all chains end in one shape), for a night on two cores",
-    settings=replace(PAPER.settings, step_size=0.01, num_iterations=500),
-    sampling=Chain(num_steps=1000, step_size=0.01),
+    settings=replace(AUTHORS.settings, learning_rate=PAPER.settings.learning_rate, num_iterations=500),
 )
 
 CPU = Synthesis(

@@ -11,7 +11,7 @@ import torch
 from dnet_lib import Architecture, load_model, load_results, load_shapes
 from dnet_lib.learning import Settings
 from dnet_lib.presets import CPU, PAPER, CoarseStart, Synthesis
-from dnet_lib.reproduce.synthesis import reproduce
+from dnet_lib.reproduce import synthesis
 
 TINY = Architecture(16, ((8, 6, 2), (8, 4, 2)))
 SETTINGS = Settings(num_iterations=24, num_steps=4, step_size=0.02, temperature=0.0, batch_size=8)
@@ -23,7 +23,7 @@ PRESETS = {
 
 def run(preset: Synthesis, folder) -> dict:
     places = {name: folder / name for name in ("runs", "weights", "results")}
-    return reproduce(preset, "toilet", data="furniture", seed=0, **places)
+    return synthesis.reproduce(preset, "toilet", data="furniture", seed=0, **places)
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -39,12 +39,12 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(name, tmp_path, monkeypat
             raise KeyboardInterrupt
         return point(record, shapes)
 
-    point = reproduce.__globals__["point"]
-    monkeypatch.setitem(reproduce.__globals__, "point", interrupted)
+    point = synthesis.point
+    monkeypatch.setattr(synthesis, "point", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(preset, tmp_path / "cut")
     assert not (tmp_path / "cut" / "results").exists()
-    monkeypatch.setitem(reproduce.__globals__, "point", point)
+    monkeypatch.setattr(synthesis, "point", point)
     cut = run(preset, tmp_path / "cut")
 
     def without_times(curve):

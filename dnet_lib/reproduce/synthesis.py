@@ -55,7 +55,7 @@ def train(
         bar.update(record.iteration - bar.n)
         bar.set_postfix(V=f"{record.value:.0f}", slope=f"{record.gradient_norm:.1f}", refresh=False)
         if record.iteration % max(1, settings.num_iterations // NUM_POINTS) == 0:
-            curve = [*(point for point in curve if point["iteration"] < record.iteration), point(record, shapes)]
+            curve = [*(old for old in curve if old["iteration"] < record.iteration), point(record, shapes)]
             with atomic_write(path) as part:
                 part.write_text(json.dumps(curve))
     bar.close()
@@ -130,7 +130,7 @@ def reproduce(
         "seconds": run.seconds,
         "hardware": f"{platform.machine()}, {torch.get_num_threads()} threads, {device}",
         "versions": {"dnet_lib": __version__, "torch": torch.__version__, "python": platform.python_version()},
-        "curve": {key: [point[key] for point in curve] for key in curve[0]} if curve else {},
+        "curve": {key: [row[key] for row in curve] for key in curve[0]} if curve else {},
     }
     card = {k: facts[k] for k in ("preset", "dataset", "seed", "versions")}
     solid = threshold(samples[:NUM_KEPT]).numpy().astype(bool)
