@@ -141,21 +141,20 @@ class Direct:
         return F.conv3d(self.h, self.weight, self.bias, self.stride).permute(2, 3, 4, 0, 1)
 
     def backward(self, da: Tensor) -> Tensor:
-        """The gradient with respect to x, from the gradient with respect to conv(x); once after each `forward`."""
-        dx, _ = self._gradients(self.h, da, (True, False, False))
+        """The gradient with respect to x, from the gradient with respect to conv(x); after `forward`."""
+        dx, _ = self._gradients(da, (True, False, False))
         where = slice(self.conv.before, self.conv.before + self.g.side)
         return depth_to_space(dx, self.conv.fold)[:, :, where, where, where].permute(2, 3, 4, 0, 1)
 
-    def weight_gradient(self, x: Tensor, da: Tensor) -> Tensor:
-        """The gradient with respect to the weights."""
-        h = self.conv.padded(x.permute(3, 4, 0, 1, 2))
-        return depth_to_space(self._gradients(h, da, (False, True, False))[1], self.conv.fold)
+    def weight_gradient(self, da: Tensor) -> Tensor:
+        """The gradient with respect to the weights; after `forward`."""
+        return depth_to_space(self._gradients(da, (False, True, False))[1], self.conv.fold)
 
-    def _gradients(self, h: Tensor, da: Tensor, which: tuple[bool, bool, bool]) -> tuple[Tensor, Tensor]:
+    def _gradients(self, da: Tensor, which: tuple[bool, bool, bool]) -> tuple[Tensor, Tensor]:
         ones, zeros = [1, 1, 1], [0, 0, 0]
         da, stride = da.permute(3, 4, 0, 1, 2), [self.stride] * 3
         backward = torch.ops.aten.convolution_backward
-        return backward(da, h, self.weight, None, stride, zeros, ones, False, zeros, 1, which)[:2]
+        return backward(da, self.h, self.weight, None, stride, zeros, ones, False, zeros, 1, which)[:2]
 
 
 class Separable:
@@ -315,7 +314,7 @@ class Separable:
         for matrix, source, target, _ in reversed(self.synthesis):
             apply(matrix.T, target, source)
 
-    def weight_gradient(self, x: Tensor, da: Tensor) -> Tensor:
+    def weight_gradient(self, da: Tensor) -> Tensor:
         """The gradient with respect to the weights; to be called before `backward` overwrites what `forward` left."""
         g, s, q, parts = self.g, self.g.phases, self.g.taps, []
         self._mix(da)

@@ -166,7 +166,7 @@ class FrozenNet:
         """E(Y) (N,) and dE/dY (like y)."""
         s, scores, gradient = self.net.architecture.s, [], torch.empty_like(y)
         for part, out in zip(self._blocks(y), self._blocks(gradient), strict=True):
-            score, _, gave, _ = self._forward(part)
+            score, gave, _ = self._forward(part)
             g = self.dense[:, :, :, None].expand_as(gave[-1])
             for layer, a in zip(reversed(self.layers), reversed(gave), strict=True):
                 g = layer.backward(self.slope(g, a))
@@ -181,7 +181,7 @@ class FrozenNet:
         total = {name: torch.zeros_like(p) for name, p in self.net.named_parameters()}
         energies: list[Tensor] = []
         for part, w, p in zip(self._blocks(y), *(t.chunk(self._num_blocks(y)) for t in (weight, penalty)), strict=True):
-            score, read, gave, last = self._forward(part)
+            score, gave, last = self._forward(part)
             energies.append(self.net.reference(part) - score)
             up = -(w + p * energies[-1])[:, None]  # of the scores
             total["dense.bias"] += up.sum()
@@ -190,7 +190,7 @@ class FrozenNet:
             for k in reversed(range(len(self.layers))):
                 da = self.slope(g, gave[k])
                 total[f"layers.{k}.bias"] += da.sum((0, 1, 2, 3))
-                total[f"layers.{k}.weight"] += self.layers[k].weight_gradient(read[k], da)
+                total[f"layers.{k}.weight"] += self.layers[k].weight_gradient(da)
                 g = self.layers[k].backward(da) if k else g
         return torch.cat(energies), total
 
@@ -205,16 +205,15 @@ class FrozenNet:
             raise StaleError("the network's weights have changed since they were frozen: call refresh() first")
         return y.detach().chunk(self._num_blocks(y))
 
-    def _forward(self, y: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor], Tensor]:
-        """The scores; what each convolution read and gave; the last feature maps. Maps are (X, Y, Z, N, channels)."""
-        h, read, gave = y.permute(2, 3, 4, 0, 1), [], []
+    def _forward(self, y: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
+        """The scores; what each convolution gave; the last feature maps. Maps are (X, Y, Z, N, channels)."""
+        h, gave = y.permute(2, 3, 4, 0, 1), []
         for layer in self.layers:
             layer.begin(len(y))
         for layer, after in zip(self.layers, [*self.layers[1:], None], strict=True):
-            read.append(h)
             gave.append(layer.forward(h))
             h = self.activate(gave[-1], after.x if isinstance(after, Separable) else torch.empty_like(gave[-1]))
-        return self.net.dense(h.permute(3, 4, 0, 1, 2).flatten(1)).squeeze(1), read, gave, h
+        return self.net.dense(h.permute(3, 4, 0, 1, 2).flatten(1)).squeeze(1), gave, h
 
 
 def freeze(energy: Energy, y: Tensor, *, num_steps: int, fast: bool | None = None) -> Energy:

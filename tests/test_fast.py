@@ -65,7 +65,7 @@ def relative(a: torch.Tensor, b: torch.Tensor) -> float:
 def gradient_error(net: DescriptorNet, y: torch.Tensor, frozen: FrozenNet) -> float:
     """Relative error of df/dy, the frozen network's own rectifications taken as given."""
     with torch.no_grad():
-        masks = [(a > 0).permute(3, 4, 0, 1, 2).clone() for a in frozen._forward(y)[2]]
+        masks = [(a > 0).permute(3, 4, 0, 1, 2).clone() for a in frozen._forward(y)[1]]
     s, (_, g) = net.architecture.s, frozen.energy_and_gradient(y)
     assert s is None, "with a Gaussian reference, Y / s^2 would hide errors of df/dY"
     return relative(-g.double(), with_masks(net, y, masks))
