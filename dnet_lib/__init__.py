@@ -6,7 +6,17 @@ from dnet_lib.diagnostics import effective_sample_size, split_rhat
 from dnet_lib.energy import Architecture, DescriptorNet, GaussianEnergy, MixtureEnergy, hopfield_residual
 from dnet_lib.langevin import DivergedError, chain_generators, langevin, langevin_step, sample
 from dnet_lib.learning import Record, Run, Settings, learn, learning_gradient
-from dnet_lib.metrics import coverage, nearest
+from dnet_lib.metrics import (
+    class_error,
+    class_probability,
+    coverage,
+    distances,
+    inception_score,
+    minimum_matching_distance,
+    nearest,
+    one_nn_accuracy,
+    recovery_error,
+)
 from dnet_lib.projections import hidden_voxels, missing_detail
 from dnet_lib.viz import show
 from dnet_lib.voxels import ShapeError, centre, corrupt, down_scale, threshold, uncentre, up_scale
@@ -27,12 +37,16 @@ __all__ = [
     "ShapeSet",
     "centre",
     "chain_generators",
+    "class_error",
+    "class_probability",
     "corrupt",
     "coverage",
+    "distances",
     "down_scale",
     "effective_sample_size",
     "hidden_voxels",
     "hopfield_residual",
+    "inception_score",
     "langevin",
     "langevin_step",
     "learn",
@@ -41,8 +55,11 @@ __all__ = [
     "load_pretrained",
     "load_results",
     "load_shapes",
+    "minimum_matching_distance",
     "missing_detail",
     "nearest",
+    "one_nn_accuracy",
+    "recovery_error",
     "sample",
     "save_model",
     "show",

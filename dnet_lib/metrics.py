@@ -1,36 +1,211 @@
-"""How good are samples? Plain measures on thresholded voxels."""
+"""How good are samples? Measures on a judge's class probabilities, and measures on the voxels themselves.
 
-from typing import NamedTuple
+No number here means much alone: compare each with that of as many real test shapes under the same judge.
+"""
 
+import operator
+from typing import Literal, NamedTuple, get_args
+
+import torch
 from torch import Tensor
 
-from dnet_lib.voxels import check_shapes, threshold
+from dnet_lib.voxels import ShapeError, check_shapes, threshold
+
+Measure = Literal["voxels", "iou"]
+
+
+class Score(NamedTuple):
+    """A score and its spread."""
+
+    mean: float
+    """Mean over the splits."""
+    std: float
+    """Standard deviation over the splits (divided by their number); 0 for one split."""
 
 
 class Neighbours(NamedTuple):
     """The nearest reference shape of each query."""
 
     distance: Tensor
-    """Number of differing voxels, (N,)."""
+    """Distance to it, (N,): by default the number of differing voxels."""
     row: Tensor
     """Row of the nearest reference shape, (N,)."""
 
 
-def nearest(shapes: Tensor, references: Tensor, *, level: float = 0.5) -> Neighbours:
-    """For each shape the reference that differs in the fewest voxels, both thresholded (section 6.1, Fig. 2).
+def inception_score(probabilities: Tensor, *, splits: int = 10, generator: torch.Generator | None = None) -> Score:
+    """Inception score of a sample under a judge, with its spread (section 6.1, Table 1; Salimans et al., 2016).
 
-    Occupancy (N, 1, R, R, R) and (M, 1, R, R, R). For binary shapes the squared voxel L2 distance is this count.
+        IS = exp(mean over Y of KL(p(c|Y) || p(c))),    p(c) = mean over Y of p(c|Y)
+
+    High where the judge is sure of each shape and the shapes are of many categories: 1 <= IS <= C, so 10 at most for a
+    ten-way judge. 1 means that the judge sees no difference between the shapes. It says nothing of variety within a
+    category, and a memoriser scores as well as its training shapes do.
+
+    probabilities  p(c | shape) of a judge, (N, C)
+    splits         the score is computed on each of so many equal runs of rows. A split of n rows cannot exceed n, and
+                   the fewer rows, the lower the score: compare scores of equal numbers of rows and splits
+    generator      shuffles the rows first, which rows sorted by category need; None takes them in the order they have
+
+    Raises `ShapeError` where rows are no probabilities or a split would have fewer than two rows.
+    """
+    p = _check_probabilities(probabilities)
+    if splits < 1 or (splits > 1 and len(p) < 2 * splits):
+        raise ShapeError(f"{len(p)} shapes cannot be cut into {splits} splits of at least two: take more, or splits=1")
+    if generator is not None:
+        p = p[torch.randperm(len(p), generator=generator, device=generator.device).to(p.device)]
+    scores = []
+    for part in p.tensor_split([len(p) * k // splits for k in range(1, splits)]):
+        divergence = torch.xlogy(part, part) - torch.xlogy(part, part.mean(0))
+        scores.append(divergence.sum(1).mean().exp())
+    values = torch.stack(scores)
+    return Score(values.mean().item(), values.std(correction=0).item())
+
+
+def class_probability(probabilities: Tensor, label: int | Tensor) -> float:
+    """Mean probability p(label | Y) that a judge gives to the intended category, in [0, 1] (section 6.1, Table 2).
+
+    probabilities (N, C); label one category, or (N,) one for each shape. One perfect shape N times over scores best.
+    """
+    p = _check_probabilities(probabilities)
+    return p.gather(1, _check_labels(label, p)[:, None]).mean().item()
+
+
+def class_error(probabilities: Tensor, label: int | Tensor) -> float:
+    """Share of shapes for which the intended category is not the most probable one, in [0, 1] (section 6.1, Table 3).
+
+    probabilities (N, C); label one category, or (N,) one for each shape. A category that shares the top probability
+    counts as right, as the paper words it.
+    """
+    p = _check_probabilities(probabilities)
+    intended = p.gather(1, _check_labels(label, p)[:, None])[:, 0]
+    return (intended < p.amax(1)).double().mean().item()
+
+
+def recovery_error(recovered: Tensor, truth: Tensor, hidden: Tensor) -> float:
+    """Mean |recovered - truth| over the hidden voxels of all shapes (section 6.2, Table 4).
+
+    Occupancy (N, 1, R, R, R), used as given: threshold binary recoveries first, then this is the share of hidden
+    voxels that are wrong. `hidden` is a boolean mask of the same shape, True where a voxel was hidden.
+    """
+    check_shapes(truth, name="the true shapes")
+    check_shapes(recovered, name="the recovered shapes", resolution=truth.shape[-1])
+    if len(recovered) != len(truth):
+        raise ShapeError(f"{len(recovered)} recovered shapes cannot be compared with {len(truth)} true ones: pair them")
+    if not isinstance(hidden, Tensor) or hidden.dtype != torch.bool:
+        kind = hidden.dtype if isinstance(hidden, Tensor) else type(hidden).__name__
+        raise ShapeError(f"`hidden` must be a boolean mask, True where a voxel was hidden, not {kind}: use .bool()")
+    if hidden.shape != truth.shape:
+        raise ShapeError(f"`hidden` must have the shapes' size {tuple(truth.shape)}, not {tuple(hidden.shape)}")
+    if not bool(hidden.any()):
+        raise ShapeError("`hidden` hides no voxel: there is nothing to recover")
+    return (recovered - truth).abs()[hidden].double().mean().item()
+
+
+def distances(a: Tensor, b: Tensor, *, measure: Measure = "voxels", level: float = 0.5) -> Tensor:
+    """Distances of all pairs of two batches of thresholded shapes, (N, M), by one matrix product.
+
+    a, b     occupancy (N, 1, R, R, R) and (M, 1, R, R, R)
+    measure  "voxels": number of differing voxels, the squared l2 distance of binary shapes (section 6.1, Fig. 2).
+             "iou": 1 - intersection / union, in [0, 1], so relative to the sizes; two empty shapes are at 0
+    level    voxels above it count as full
+    """
+    if measure not in get_args(Measure):
+        raise ValueError(f"unknown measure {measure!r}: choose from {', '.join(get_args(Measure))}")
+    check_shapes(b, name="the reference shapes")
+    check_shapes(a, resolution=b.shape[-1])
+    a, b = (threshold(y, level).flatten(1).float() for y in (a, b))
+    both, full = a @ b.T, a.sum(1)[:, None] + b.sum(1)
+    if measure == "voxels":
+        return full - 2 * both
+    union = full - both
+    return torch.where(union > 0, 1 - both / union.clamp(min=1), 0)
+
+
+def nearest(shapes: Tensor, references: Tensor, *, level: float = 0.5, measure: Measure = "voxels") -> Neighbours:
+    """For each shape the nearest reference, both thresholded (section 6.1, Fig. 2); `measure` as in `distances`.
+
+    Occupancy (N, 1, R, R, R) and (M, 1, R, R, R).
+    """
+    return Neighbours(*distances(shapes, references, measure=measure, level=level).min(dim=1))
+
+
+def coverage(samples: Tensor, references: Tensor, *, level: float = 0.5, measure: Measure = "voxels") -> float:
+    """Share of the references that are the nearest one of at least one sample, in (0, 1] (Achlioptas et al., 2018).
+
+    Low where modes are missing; blind to the quality of samples. With fewer samples than references it cannot reach
+    1: compare it with the coverage of as many real shapes.
+    """
+    near = nearest(samples, references, level=level, measure=measure)
+    return near.row.unique().numel() / len(references)
+
+
+def minimum_matching_distance(
+    samples: Tensor, references: Tensor, *, level: float = 0.5, measure: Measure = "voxels"
+) -> float:
+    """Mean over the references of the distance to the nearest sample, in units of `measure` (Achlioptas et al., 2018).
+
+    0 where every reference is among the samples. Samples that are nobody's nearest do not count, however bad; more
+    samples can only lower it.
+    """
+    return nearest(references, samples, level=level, measure=measure).distance.double().mean().item()
+
+
+def one_nn_accuracy(samples: Tensor, references: Tensor, *, level: float = 0.5, measure: Measure = "voxels") -> float:
+    """Can a classifier tell samples from references? Leave-one-out accuracy of the nearest neighbour, in [0, 1].
+
+    Each shape of both batches is given to the batch of its nearest other shape; shapes at equal distance share the
+    vote. Samples of the references' own law give (n - 1) / (2 n - 1), about 0.5, on average; 1 means that the two are
+    told apart, towards 0 that samples are copies of the references. Lopez-Paz and Oquab, 2017; for shapes Yang et
+    al., 2019.
+
+    Occupancy (n, 1, R, R, R) twice, n >= 2: with unequal numbers 0.5 would not mean "alike", so they raise
+    `ShapeError`.
     """
     check_shapes(references, name="the reference shapes")
-    check_shapes(shapes, resolution=references.shape[-1])
-    a, b = threshold(shapes, level).flatten(1), threshold(references, level).flatten(1)
-    counts = a.sum(1)[:, None] + b.sum(1)[None] - 2 * a @ b.T
-    return Neighbours(*counts.min(dim=1))
+    check_shapes(samples, resolution=references.shape[-1])
+    n = len(samples)
+    if n != len(references) or n < 2:
+        raise ShapeError(
+            f"{n} samples and {len(references)} references: take as many of each, at least 2 (samples[:n], "
+            "references[:n])"
+        )
+    both = torch.cat([samples, references])
+    between = distances(both, both, level=level, measure=measure).fill_diagonal_(torch.inf)
+    closest = between == between.amin(1, keepdim=True)
+    own = torch.cat([closest[:n, :n].sum(1), closest[n:, n:].sum(1)])
+    return (own / closest.sum(1)).double().mean().item()
 
 
-def coverage(samples: Tensor, references: Tensor, *, level: float = 0.5) -> float:
-    """Share of the references that are the nearest one of at least one sample, in [0, 1].
+def _check_probabilities(p: Tensor) -> Tensor:
+    """Rows of probabilities in double precision, each summing to exactly one, or `ShapeError`."""
+    if not isinstance(p, Tensor) or not p.is_floating_point() or p.ndim != 2:
+        kind = f"{p.dtype} {tuple(p.shape)}" if isinstance(p, Tensor) else type(p).__name__
+        raise ShapeError(f"probabilities must be a float tensor (N, C), a row for each shape, not {kind}")
+    if p.numel() == 0:
+        raise ShapeError(f"probabilities are empty: {tuple(p.shape)}")
+    if not bool(torch.isfinite(p).all()):
+        raise ShapeError("probabilities contain NaN or infinite values")
+    p = p.double()
+    if bool((p < 0).any()):
+        raise ShapeError(f"probabilities must not be negative ({p.min():.3g}): give logits.softmax(1)")
+    sums = p.sum(1)
+    if bool(((sums - 1).abs() > 1e-3).any()):
+        worst = sums[(sums - 1).abs().argmax()]
+        raise ShapeError(f"rows of probabilities must sum to one, not {worst:.3g}: give logits.softmax(1)")
+    return p / sums[:, None]
 
-    With fewer samples than references it cannot reach 1: compare it with the coverage of as many real shapes.
-    """
-    return nearest(samples, references, level=level).row.unique().numel() / len(references)
+
+def _check_labels(label: int | Tensor, p: Tensor) -> Tensor:
+    """A label for each row of probabilities (N, C), (N,), or `ShapeError`."""
+    if isinstance(label, Tensor) and label.ndim > 0:
+        if label.is_floating_point() or label.dtype == torch.bool or label.shape != p.shape[:1]:
+            raise ShapeError(
+                f"labels must be {len(p)} whole numbers, one a shape, not {label.dtype} {tuple(label.shape)}"
+            )
+        labels = label.to(p.device).long()
+    else:
+        labels = torch.full(p.shape[:1], operator.index(label), device=p.device)
+    low, high = labels.min().item(), labels.max().item()
+    if low < 0 or high >= p.shape[1]:
+        raise ShapeError(f"label {low if low < 0 else high} is outside: there are {p.shape[1]} categories, 0 first")
+    return labels

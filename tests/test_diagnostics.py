@@ -1,4 +1,4 @@
-"""Effective sample size and split R-hat against closed forms and slow sums; neighbours counted by hand."""
+"""Effective sample size and split R-hat against closed forms and slow sums."""
 
 import math
 
@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dnet_lib import GaussianEnergy, coverage, effective_sample_size, langevin, nearest, split_rhat
+from dnet_lib import GaussianEnergy, effective_sample_size, langevin, split_rhat
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -117,63 +117,3 @@ def test_stuck_chains(value):
 def test_chains_of_the_wrong_kind_are_named(diagnostic, chains, message):
     with pytest.raises(ValueError, match=message):
         diagnostic(chains)
-
-
-# -- metrics -----------------------------------------------------------------------------------------------------------
-
-
-def shapes(*filled: tuple[int, ...]) -> torch.Tensor:
-    """2^3 grids with the listed voxels at 0.9 and the others at 0.2."""
-    y = torch.full((len(filled), 8), 0.2)
-    for row, voxels in zip(y, filled, strict=True):
-        row[list(voxels)] = 0.9
-    return y.view(-1, 1, 2, 2, 2)
-
-
-def test_nearest_by_hand():
-    references = shapes((0, 1, 2), (5,), ())
-    found = nearest(shapes((0, 1), (5, 6, 7), (4, 5), (0, 1, 2)), references)
-    assert found.distance.tolist() == [1, 2, 1, 0] and found.row.tolist() == [0, 1, 1, 0]
-    assert nearest(references, references, level=0.1).distance.tolist() == [0, 0, 0]
-    assert nearest(shapes(range(8)), references, level=0.95).distance.tolist() == [0]
-
-
-@given(n=st.integers(1, 6), m=st.integers(1, 6), side=st.integers(1, 5), seed=st.integers(0, 99))
-def test_nearest_counts_differing_voxels(n, m, side, seed):
-    a = torch.rand(n, 1, side, side, side, generator=seeded(seed))
-    b = torch.rand(m, 1, side, side, side, generator=seeded(seed + 100))
-    differing = np.array([[((x > 0.5) != (y > 0.5)).sum().item() for y in b] for x in a])
-    found = nearest(a, b)
-    assert found.distance.tolist() == differing.min(1).tolist()
-    assert [differing[i, j] for i, j in enumerate(found.row.tolist())] == differing.min(1).tolist()
-
-
-def test_nearest_is_exact_on_large_grids():
-    a = torch.zeros(1, 1, 64, 64, 64)
-    b = torch.ones(2, 1, 64, 64, 64)
-    b[1, 0, 0, 0, 0] = 0
-    assert nearest(a, b).distance.item() == 64**3 - 1 and nearest(b[:1], a).distance.item() == 64**3
-
-
-def test_coverage_by_hand():
-    references = shapes((0,), (1,), (2,), (3, 4, 5))
-    assert coverage(references, references) == 1
-    assert coverage(shapes((0,), (0, 7), (3, 4)), references) == 0.5
-    assert coverage(shapes((2,)), references) == 0.25
-
-
-@pytest.mark.parametrize("measure", [nearest, coverage])
-@pytest.mark.parametrize(
-    ("a", "b", "message"),
-    [
-        (torch.zeros(2, 1, 2, 2, 2) / 0, torch.zeros(2, 1, 2, 2, 2), "NaN"),
-        (torch.zeros(2, 1, 2, 2, 2), torch.zeros(2, 1, 2, 2, 2) / 0, "reference.*NaN"),
-        (torch.zeros(2, 1, 4, 4, 4), torch.zeros(2, 1, 2, 2, 2), r"2\^3 voxels, not 4\^3"),
-        (torch.zeros(2, 1, 2, 2, 2), torch.zeros(0, 1, 2, 2, 2), "reference.*empty"),
-        (torch.zeros(0, 1, 2, 2, 2), torch.zeros(2, 1, 2, 2, 2), "empty"),
-        (torch.zeros(2, 8), torch.zeros(2, 1, 2, 2, 2), r"\(2, 8\)"),
-    ],
-)
-def test_shapes_of_the_wrong_kind_are_named(measure, a, b, message):
-    with pytest.raises(ValueError, match=message):
-        measure(a, b)
