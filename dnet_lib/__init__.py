@@ -1,6 +1,7 @@
 """dnet_lib: deep energy-based models of voxel shapes, their Langevin samplers and their learning, in PyTorch."""
 
 from dnet_lib.checkpoints import Pretrained, load_model, load_pretrained, load_results, save_model
+from dnet_lib.classify import Judge, load_judge
 from dnet_lib.data import ShapeSet, load_shapes
 from dnet_lib.diagnostics import effective_sample_size, split_rhat
 from dnet_lib.energy import Architecture, DescriptorNet, GaussianEnergy, MixtureEnergy, hopfield_residual
@@ -28,6 +29,7 @@ __all__ = [
     "DescriptorNet",
     "DivergedError",
     "GaussianEnergy",
+    "Judge",
     "MixtureEnergy",
     "Pretrained",
     "Record",
@@ -51,6 +53,7 @@ __all__ = [
     "langevin_step",
     "learn",
     "learning_gradient",
+    "load_judge",
     "load_model",
     "load_pretrained",
     "load_results",

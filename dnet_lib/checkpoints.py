@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -99,32 +100,34 @@ def save_model(path: str | Path, model: Pretrained) -> None:
     }
     if model.start is not None:
         tensors |= {"start.mean": model.start.mean, "start.factor": model.start.factor}
-        about["start"] = {k: v for k, v in vars(model.start).items() if k not in ("mean", "factor")}
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    metadata = {"format": FORMAT, "model": json.dumps(about), "card": json.dumps(model.card)}
+        tensors |= {f"start.mixture.{i}": part for i, part in enumerate(model.start.mixture or ())}
+        about["start"] = {k: v for k, v in vars(model.start).items() if k not in ("mean", "factor", "mixture")}
+    write_tensors(path, tensors, {"format": FORMAT, "model": json.dumps(about), "card": json.dumps(model.card)})
+
+
+def write_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write one safetensors file, beside and renamed; `metadata["format"]` says what `read_tensors` must expect."""
     with atomic_write(path) as part:
-        part.write_bytes(save(tensors, metadata))
+        part.write_bytes(save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, metadata))
 
 
-def load_model(path: str | Path, *, device: torch.device | str = "cpu") -> Pretrained:
-    """Read a file of `save_model`. Raises `CheckpointError` naming a file that is missing, truncated or foreign."""
+@contextmanager
+def read_tensors(
+    path: str | Path, kind: str, *, device: torch.device | str = "cpu"
+) -> Iterator[tuple[dict[str, Tensor], dict[str, str]]]:
+    """Tensors and metadata of a file of `write_tensors`, of format `kind`.
+
+    What fails inside the block is blamed on the file: it raises `CheckpointError` naming a missing, truncated or
+    foreign file.
+    """
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise CheckpointError(f"{path} is a safetensors file, but not one of dnet_lib's models")
+            if metadata.get("format") != kind:
+                found = metadata.get("format", "tensors of another program")
+                raise CheckpointError(f"{path} is a safetensors file, but not one of {kind!r}: it holds {found}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        about = json.loads(metadata["model"])
-        described = about["architecture"]
-        described["layers"] = tuple(tuple(layer) for layer in described["layers"])
-        described["bounds"] = described["bounds"] and tuple(described["bounds"])
-        with torch.device("meta"):  # nothing is allocated before the weights are known to fit
-            net = DescriptorNet(Architecture(**described))
-        weights = {name.removeprefix("net."): t for name, t in tensors.items() if name.startswith("net.")}
-        net.load_state_dict(weights, assign=True)
-        start = about["start"] and CoarseGaussian(tensors["start.mean"], tensors["start.factor"], **about["start"])
-        net = net.eval().requires_grad_(False)
-        return Pretrained(net, about["mean"], start, Chain(**about["chain"]), json.loads(metadata["card"]))
+        yield tensors, metadata
     except FileNotFoundError as error:
         raise CheckpointError(f"there are no weights at {path}") from error
     except CheckpointError:
@@ -133,13 +136,39 @@ def load_model(path: str | Path, *, device: torch.device | str = "cpu") -> Pretr
         raise CheckpointError(f"{path} is broken or truncated ({error}): fetch or train it again") from error
 
 
+def load_model(path: str | Path, *, device: torch.device | str = "cpu") -> Pretrained:
+    """Read a file of `save_model`. Raises `CheckpointError` naming a file that is missing, truncated or foreign."""
+    with read_tensors(path, FORMAT, device=device) as (tensors, metadata):
+        about = json.loads(metadata["model"])
+        described = about["architecture"]
+        described["layers"] = tuple(tuple(layer) for layer in described["layers"])
+        described["bounds"] = described["bounds"] and tuple(described["bounds"])
+        with torch.device("meta"):  # nothing is allocated before the weights are known to fit
+            net = DescriptorNet(Architecture(**described))
+        weights = {name.removeprefix("net."): t for name, t in tensors.items() if name.startswith("net.")}
+        net.load_state_dict(weights, assign=True)
+        start = None
+        if about["start"]:
+            mixture = None
+            if "start.mixture.0" in tensors:
+                mixture = tensors["start.mixture.0"], tensors["start.mixture.1"], tensors["start.mixture.2"]
+            start = CoarseGaussian(tensors["start.mean"], tensors["start.factor"], mixture=mixture, **about["start"])
+        net = net.eval().requires_grad_(False)
+        return Pretrained(net, about["mean"], start, Chain(**about["chain"]), json.loads(metadata["card"]))
+
+
 def load_pretrained(name: str, *, device: torch.device | str = "cpu") -> Pretrained:
     """A model that ships with the library, such as "synthesis/toilet"; `CheckpointError` lists the names there are."""
+    return load_model(shipped(name), device=device)
+
+
+def shipped(name: str) -> Path:
+    """The file of weights that ship with the library; `CheckpointError` lists the names there are."""
     path = WEIGHTS / f"{name}.safetensors"
     if not path.is_file() or not path.resolve().is_relative_to(WEIGHTS.resolve()):
         known = sorted(p.relative_to(WEIGHTS).with_suffix("").as_posix() for p in WEIGHTS.rglob("*.safetensors"))
         raise CheckpointError(f"no pretrained model {name!r}: choose from {', '.join(known) or '(none is installed)'}")
-    return load_model(path, device=device)
+    return path
 
 
 def save_results(experiment: str, name: str, results: dict, *, folder: Path = RESULTS) -> Path:

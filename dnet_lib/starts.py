@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Protocol, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -137,11 +138,12 @@ class PersistentData(_Remembered):
 
 @dataclass(frozen=True, eq=False)
 class CoarseGaussian(_Stateless):
-    """Up-scaled draws of a Gaussian fitted to low-resolution shapes: the simplest coarse model there is.
+    """Up-scaled draws of a Gaussian, or a mixture of some, fitted to low-resolution shapes: the simplest coarse model.
 
-    The coarse occupancy is mean + z A with z ~ N(0, T I): its mode is the training mean, its covariance T A^T A; only
-    these two moments are learned from the data. Where section 4.2 starts from a histogram of one voxel, this start
-    knows the rough outline of a category and leaves every detail to the descriptor.
+    The coarse occupancy is mean + x A. One Gaussian: x ~ N(0, T I), so that the mode is the training mean and the
+    covariance T A^T A. A mixture: x ~ N(m_k, T L_k L_k^T) with probability w_k, for shapes that fall into groups;
+    nobody says which shape belongs to which. Where section 4.2 starts from a histogram of one voxel, this start knows
+    the rough outlines of the training shapes and leaves every detail to the descriptor.
     """
 
     mean: Tensor
@@ -155,24 +157,56 @@ class CoarseGaussian(_Stateless):
     """Scalar voxel mean of the descriptor's training shapes, subtracted from the starts."""
     temperature: float = 1.0
     """T below 1 draws nearer to the mean."""
+    mixture: tuple[Tensor, Tensor, Tensor] | None = None
+    """w (K,), m (K, rank) and L (K, rank, rank), lower triangular; None for one Gaussian."""
 
     @classmethod
-    def fit(cls, occupancy: Tensor, scale: int, *, rank: int, num_chains: int, temperature: float = 1.0) -> Self:
-        """Mean and `rank` leading principal axes of training shapes (N, 1, R, R, R) down-scaled by `scale`."""
+    def fit(
+        cls,
+        occupancy: Tensor,
+        scale: int,
+        *,
+        rank: int,
+        num_chains: int,
+        temperature: float = 1.0,
+        components: int = 1,
+        seed: int = 0,
+    ) -> Self:
+        """Mean and `rank` leading principal axes of training shapes (N, 1, R, R, R) down-scaled by `scale`.
+
+        With several `components` a mixture of as many Gaussians is fitted in these axes by expectation-maximization.
+        """
         coarse = down_scale(occupancy, scale).flatten(1)
         if not 0 < rank < len(coarse):
             raise ShapeError(f"{len(coarse)} shapes span at most {len(coarse) - 1} principal axes, not {rank}")
+        if not 0 < components <= len(coarse):
+            raise ShapeError(f"{len(coarse)} shapes cannot fall into {components} groups")
         mean = coarse.mean(0)
-        _, lengths, axes = torch.linalg.svd(coarse - mean, full_matrices=False)
+        left, lengths, axes = torch.linalg.svd(coarse - mean, full_matrices=False)
         factor = lengths[:rank, None] * axes[:rank] / math.sqrt(len(coarse) - 1)
-        return cls(mean, factor.contiguous(), num_chains, scale, float(occupancy.double().mean()), temperature)
+        mixture = None
+        if components > 1:
+            from sklearn.mixture import GaussianMixture  # seconds to import: only where it is needed
+
+            x = (left[:, :rank] * math.sqrt(len(coarse) - 1)).double().cpu().numpy()
+            fitted = GaussianMixture(components, reg_covar=1e-3, random_state=seed).fit(x)
+            parts = fitted.weights_, fitted.means_, np.linalg.cholesky(fitted.covariances_)
+            weights, means, factors = (torch.from_numpy(part).to(mean) for part in parts)
+            mixture = weights, means, factors
+        centre = float(occupancy.double().mean())
+        return cls(mean, factor.contiguous(), num_chains, scale, centre, temperature, mixture)
 
     def begin(self, observed, index, generator):
         return self.draw(self.num_chains, generator), None
 
     def draw(self, num_samples: int, generator: Generators = None) -> Tensor:
         """Starts on the descriptor's grid, centred (N, 1, R, R, R)."""
-        z = white_noise(self.mean.new_empty(num_samples, len(self.factor)), generator)
+        x = math.sqrt(self.temperature) * white_noise(self.mean.new_empty(num_samples, len(self.factor)), generator)
+        if self.mixture is not None:
+            weights, means, factors = self.mixture
+            u = torch.special.ndtr(white_noise(self.mean.new_empty(num_samples, 1), generator))
+            part = torch.searchsorted(weights.cumsum(0), u.squeeze(1)).clamp(max=len(weights) - 1)
+            x = means[part] + torch.einsum("nij,nj->ni", factors[part], x)
         side = round(len(self.mean) ** (1 / 3))
-        coarse = self.mean + math.sqrt(self.temperature) * z @ self.factor
+        coarse = self.mean + x @ self.factor
         return up_scale(coarse.view(-1, 1, side, side, side), self.scale) - self.centre

@@ -18,20 +18,8 @@ LIBRARY, PREPARATION = ROOT / "dnet_lib", ROOT / "data_prep"
 
 # Each room imports only rooms above it.
 ROOMS = (
-    *(
-        "files",
-        "voxels",
-        "data",
-        "energy",
-        "convolutions",
-        "fast",
-        "projections",
-        "langevin",
-        "starts",
-        "learning",
-        "multigrid",
-    ),
-    *("metrics", "diagnostics", "checkpoints", "presets", "viz", "reproduce"),
+    *("files", "voxels", "data", "energy", "convolutions", "fast", "projections", "langevin", "starts", "learning"),
+    *("multigrid", "features", "metrics", "diagnostics", "checkpoints", "classify", "presets", "viz", "reproduce"),
 )
 
 

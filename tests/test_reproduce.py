@@ -53,7 +53,7 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(name, tmp_path, monkeypat
     assert without_times(cut["curve"]) == without_times(whole["curve"])
     assert cut["curve"]["iteration"] == list(range(1, 25))
     assert cut["curve"]["minutes"] == sorted(cut["curve"]["minutes"])
-    assert cut["samples"] == whole["samples"]
+    assert cut.get("samples") == whole.get("samples")
     ours, theirs = (
         load_model(tmp_path / way / "weights" / preset.experiment / "toilet.safetensors") for way in ("cut", "whole")
     )

@@ -5,34 +5,85 @@ import sys
 from pathlib import Path
 
 from dnet_lib.checkpoints import RESULTS, WEIGHTS, CheckpointError
+from dnet_lib.classify import NETS
 from dnet_lib.data import DataError
 from dnet_lib.langevin import DivergedError
-from dnet_lib.presets import SYNTHESIS
-from dnet_lib.reproduce.synthesis import reproduce
+from dnet_lib.presets import PAPER_TABLES, SYNTHESIS
+from dnet_lib.reproduce import classification, judges, longrun, synthesis, tables
 
-CATEGORIES = ("toilet", "chair", "sofa")
+CATEGORIES = (*PAPER_TABLES["class_error"], synthesis.ALL)
+
+
+def parse() -> argparse.Namespace:
+    """The command line: one experiment and its options."""
+    parser = argparse.ArgumentParser(prog="python -m dnet_lib.reproduce", description=__doc__)
+    commands = parser.add_subparsers(dest="experiment", required=True)
+
+    def command(name: str, about: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=about)
+        added.add_argument("--seed", type=int, default=0)
+        added.add_argument("--device", default="cpu")
+        added.add_argument("--runs", type=Path, default=Path("runs"), help="where unfinished runs keep checkpoints")
+        added.add_argument("--weights", type=Path, default=WEIGHTS, help="where trained weights lie and go")
+        added.add_argument("--results", type=Path, default=RESULTS, help="where results lie and go")
+        added.add_argument("--data", help="a dataset's name or the path of a voxel archive; default modelnet10")
+        return added
+
+    for name, about in (
+        ("synthesis", "section 6.1: learn a category, or all, and sample new shapes"),
+        ("table1", "Inception score of one model of all categories"),
+        ("table2", "class probability of the ten categories"),
+        ("table3", "class error of the ten categories"),
+    ):
+        added = command(name, about)
+        added.add_argument("--category", action="append", help="may be repeated; default all there are")
+        added.add_argument("--preset", choices=sorted(SYNTHESIS), help="default: cpu, and mixed for category all")
+        added.add_argument(
+            "--evaluate",
+            action="store_true",
+            help="sample the shipped weights and judge anew; needs data only if given",
+        )
+    command("judges", "the reference classifiers").add_argument("--name", action="append", choices=list(NETS))
+    command("table5", "section 6.5: classify by the features of the model of all categories")
+    command("longrun", "10,000 Langevin steps of a model trained with 20")
+    return parser.parse_args()
+
+
+def synthesise(options: dict, table: str) -> None:
+    """Train or evaluate the models of a table, one after the other, and print the table."""
+    chosen, wanted, evaluate = options.pop("category"), options.pop("preset"), options.pop("evaluate")
+    default = {"synthesis": CATEGORIES, "table1": CATEGORIES[-1:]}.get(table, CATEGORIES[:-1])
+    for category in chosen or default:
+        preset = SYNTHESIS[wanted or ("mixed" if category == synthesis.ALL else "cpu")]
+        if evaluate:
+            facts = synthesis.evaluate(preset, category, **{k: v for k, v in options.items() if k != "runs"})
+        else:
+            facts = synthesis.reproduce(preset, category, **options | {"data": options["data"] or "modelnet10"})
+        print(category, ", ".join(f"{name} {value:.4g}" for name, value in facts["metrics"].items()))
+    if table != "synthesis":
+        print(tables.text(*tables.rows(table, results=options["results"])))
+
+
+def run(options: dict) -> None:
+    """One experiment."""
+    experiment = options.pop("experiment")
+    if experiment == "judges":
+        options["data"] = options["data"] or "modelnet10"
+        for name in options.pop("name") or NETS:
+            print(name, judges.reproduce(name, **options)["metrics"])
+    elif experiment == "table5":
+        options["data"] = options["data"] or "modelnet10"
+        print(classification.reproduce(**options)["metrics"])
+    elif experiment == "longrun":
+        longrun.longrun(**{k: options[k] for k in ("seed", "device", "results")})
+    else:
+        synthesise(options, experiment)
 
 
 def main() -> None:
     """Parse, run, and turn known failures into one line."""
-    parser = argparse.ArgumentParser(prog="python -m dnet_lib.reproduce", description=__doc__)
-    commands = parser.add_subparsers(dest="experiment", required=True)
-    synthesis = commands.add_parser("synthesis", help="section 6.1: learn a category and sample new shapes")
-    synthesis.add_argument("--category", action="append", help=f"may be repeated; default {', '.join(CATEGORIES)}")
-    synthesis.add_argument("--preset", choices=sorted(SYNTHESIS), default="cpu")
-    synthesis.add_argument("--data", default="modelnet10", help="a dataset's name or the path of a voxel archive")
-    synthesis.add_argument("--seed", type=int, default=0)
-    synthesis.add_argument("--device", default="cpu")
-    synthesis.add_argument("--runs", type=Path, default=Path("runs"), help="where unfinished runs keep checkpoints")
-    synthesis.add_argument("--weights", type=Path, default=WEIGHTS, help="where trained weights go")
-    synthesis.add_argument("--results", type=Path, default=RESULTS, help="where results go")
-    arguments = vars(parser.parse_args())
-    del arguments["experiment"]
-    preset, categories = SYNTHESIS[arguments.pop("preset")], arguments.pop("category") or CATEGORIES
     try:
-        for category in categories:
-            metrics = reproduce(preset, category, **arguments)["metrics"]
-            print(category, ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()))
+        run(vars(parse()))
     except (CheckpointError, DataError, DivergedError, OSError, ValueError) as error:
         sys.exit(f"reproduce: {error}")
     except KeyboardInterrupt:

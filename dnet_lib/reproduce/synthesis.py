@@ -1,30 +1,42 @@
-"""Section 6.1: learn one category by Algorithm 1, sample from scratch, and judge the samples."""
+"""Section 6.1: learn one category, or all together, by Algorithm 1; sample from scratch; let the judges speak."""
 
-import base64
 import json
-import platform
 import time
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import torch
+from torch import Tensor
 from tqdm.auto import tqdm
 
-from dnet_lib import __version__
-from dnet_lib.checkpoints import RESULTS, WEIGHTS, Pretrained, save_model, save_results
+from dnet_lib.checkpoints import RESULTS, WEIGHTS, Pretrained, load_model, load_results, save_model, save_results
+from dnet_lib.classify import NETS, RESOLUTION, load_judge
 from dnet_lib.data import ShapeSet, load_shapes
 from dnet_lib.energy import DescriptorNet
 from dnet_lib.files import atomic_write
 from dnet_lib.learning import Record, Run, learn
-from dnet_lib.metrics import coverage, nearest
-from dnet_lib.presets import Synthesis
+from dnet_lib.metrics import (
+    class_error,
+    class_probability,
+    coverage,
+    inception_score,
+    minimum_matching_distance,
+    nearest,
+    one_nn_accuracy,
+)
+from dnet_lib.presets import PAPER_TABLES, Synthesis
+from dnet_lib.reproduce.record import hardware, packed, versions
 from dnet_lib.starts import CoarseGaussian, Persistent, noise
 from dnet_lib.voxels import threshold, uncentre
 
-NUM_SAMPLES = 64
+ALL = "all"
+"""Stands for a category: one model of all of them."""
+NUM_SAMPLES = {ALL: 1000}
+"""Samples that are judged; 100 where nothing else is said."""
+NUM_SPLITS = 10
+"""Of the samples, for the spread of an Inception score."""
 NUM_KEPT = 24
-"""Samples kept in the results: base64 of their packed bits."""
+"""Persistent chains kept in the results, which no weights can draw again: base64 of their packed bits."""
 NUM_POINTS = 100
 """Points of a learning curve."""
 
@@ -32,7 +44,7 @@ NUM_POINTS = 100
 def train(
     preset: Synthesis, shapes: ShapeSet, *, seed: int, checkpoint: Path, device: str = "cpu"
 ) -> tuple[Pretrained, Run, list[dict]]:
-    """Learn one category, with a progress bar; resumes from `checkpoint`. Returns model, run and learning curve."""
+    """Learn from shapes, with a progress bar; resumes from `checkpoint`. Returns model, run and learning curve."""
     generator = torch.Generator().manual_seed(seed)
     net = DescriptorNet(preset.architecture, generator=generator).to(device)
     coarse = None
@@ -41,11 +53,7 @@ def train(
         starts: Persistent | CoarseGaussian = Persistent(noise(preset.num_chains, r, generator=generator).to(device))
     else:
         starts = coarse = CoarseGaussian.fit(
-            shapes.voxels.to(device),
-            preset.start.scale,
-            rank=preset.start.rank,
-            num_chains=preset.num_chains,
-            temperature=preset.start.temperature,
+            shapes.voxels.to(device), num_chains=preset.num_chains, seed=seed, **asdict(preset.start)
         )
     run, settings = Run.begin(net, starts, preset.settings, seed=seed), preset.settings
     path = checkpoint.with_suffix(".curve.json")
@@ -77,11 +85,33 @@ def point(record: Record, shapes: ShapeSet) -> dict[str, float]:
     }
 
 
-def judge(samples: torch.Tensor, train: ShapeSet, test: ShapeSet) -> dict[str, float]:
-    """Numbers of section 6.1's kind on thresholded samples (occupancy); real test shapes stand beside every one."""
+def judged(samples: Tensor, category: str) -> dict[str, float]:
+    """What both judges say of samples (occupancy) of a category, or of all. Needs no data.
+
+    The first judge's numbers have plain names, the second's end in `_views`. They are silent of a category or a
+    resolution they do not know.
+    """
+    metrics: dict[str, float] = {}
+    if samples.shape[-1] != RESOLUTION:
+        return metrics
+    for name in NETS:
+        judge, ending = load_judge(name), "" if name == "voxnet" else f"_{name}"
+        if category == ALL:
+            score = inception_score(judge.probabilities(samples), splits=NUM_SPLITS)
+            metrics |= {f"inception_score{ending}": score.mean, f"inception_score_std{ending}": score.std}
+        elif category in judge.categories:
+            probabilities, label = judge.probabilities(samples), judge.categories.index(category)
+            metrics[f"class_probability{ending}"] = class_probability(probabilities, label)
+            metrics[f"class_error{ending}"] = class_error(probabilities, label)
+    return metrics
+
+
+def compared(samples: Tensor, train: ShapeSet, test: ShapeSet) -> dict[str, float]:
+    """Samples (occupancy) beside training and test shapes; what as many training shapes reach stands beside it."""
     near, near_test = nearest(samples, train.voxels), nearest(test.voxels, train.voxels)
     count = min(len(samples), len(test))
-    return {
+    real = train.voxels[:: max(1, len(train) // count)][:count]
+    metrics = {
         "num_samples": len(samples),
         "mean_nearest": near.distance.mean().item(),
         "mean_nearest_test": near_test.distance.mean().item(),
@@ -90,10 +120,64 @@ def judge(samples: torch.Tensor, train: ShapeSet, test: ShapeSet) -> dict[str, f
         "distinct_nearest_test": near_test.row[:count].unique().numel(),
         "occupancy": threshold(samples).mean().item(),
         "occupancy_train": train.voxels.mean().item(),
-        "coverage_of_test": coverage(samples, test.voxels),
-        "coverage_of_test_by_train": coverage(train.voxels[:: max(1, len(train) // count)][:count], test.voxels),
         "unsure_voxels": ((samples > 0.1) & (samples < 0.9)).float().mean().item(),
     }
+    for whose, shapes in (("", samples[:count]), ("_by_train", real)):
+        metrics |= {
+            f"coverage{whose}": coverage(shapes, test.voxels, measure="iou"),
+            f"minimum_matching_distance{whose}": minimum_matching_distance(shapes, test.voxels, measure="iou"),
+            f"one_nn_accuracy{whose}": one_nn_accuracy(shapes, test.voxels[:count], measure="iou"),
+        }
+    return metrics
+
+
+def in_the_paper(category: str) -> dict[str, float]:
+    """The paper's own numbers of a category, or of all."""
+    if category == ALL:
+        return {"inception_score": PAPER_TABLES["inception_score"]["ours"][0]}
+    metrics = ("class_probability", "class_error")
+    return {m: PAPER_TABLES[m][category]["ours"] for m in metrics if category in PAPER_TABLES[m]}
+
+
+def shapes_of(data: str, category: str, split: str, resolution: int) -> ShapeSet:
+    """Shapes of one category, or of all."""
+    return load_shapes(data, None if category == ALL else category, split, resolution)
+
+
+def draw(model: Pretrained, category: str, *, seed: int) -> Tensor:
+    """The samples that are judged: occupancy, from scratch."""
+    random = torch.Generator(model.net.dense.weight.device).manual_seed(seed + 1)
+    return model.sample(NUM_SAMPLES.get(category, 100), generator=random, progress=f"sampling {category}").cpu()
+
+
+def evaluate(
+    preset: Synthesis,
+    category: str,
+    *,
+    data: str | None = None,
+    seed: int = 0,
+    weights: Path = WEIGHTS,
+    results: Path = RESULTS,
+    device: str = "cpu",
+) -> dict:
+    """Sample a trained model anew, judge the samples, and renew its results file.
+
+    Without `data` only the judges speak; with it the comparisons with training and test shapes are made again too.
+    What the judges say of the chains' starts, before the first step, is kept beside it: the rest is the descriptor's.
+    """
+    model = load_model(weights / preset.experiment / f"{category}.safetensors", device=device)
+    facts = load_results(preset.experiment, folder=results)[category] | {"paper": in_the_paper(category)}
+    began = time.perf_counter()
+    samples = draw(model, category, seed=seed)
+    facts["metrics"]["seconds_sampling"] = time.perf_counter() - began
+    facts["metrics"] |= judged(samples, category)
+    random = torch.Generator(device).manual_seed(seed + 1)
+    facts["start"] = judged(uncentre(model.starts(len(samples), generator=random), model.mean), category)
+    if data is not None:
+        resolution = preset.architecture.resolution
+        facts["metrics"] |= compared(samples, *(shapes_of(data, category, s, resolution) for s in ("train", "test")))
+    save_results(preset.experiment, category, facts, folder=results)
+    return facts
 
 
 def reproduce(
@@ -109,32 +193,30 @@ def reproduce(
 ) -> dict:
     """Train, sample, judge; writes <category>.safetensors and <category>.json into the experiment's folders.
 
-    Where chains start anew at each iteration, 64 new ones are judged; persistent ones (Algorithm 1) themselves.
+    Where chains start anew at each iteration, new ones are judged; persistent ones (Algorithm 1) themselves.
     """
-    resolution = preset.architecture.resolution
-    shapes, test = (load_shapes(data, category, split, resolution) for split in ("train", "test"))
+    shapes = shapes_of(data, category, "train", preset.architecture.resolution)
     checkpoint = runs / f"{preset.experiment}_{preset.name}_{category}_{seed}.pt"
     model, run, curve = train(preset, shapes, seed=seed, checkpoint=checkpoint, device=device)
-    began = time.perf_counter()
-    if isinstance(run.starts, Persistent):
-        samples = uncentre(run.starts.chains, shapes.mean).cpu()
-    else:
-        random = torch.Generator(device).manual_seed(seed + 1)
-        samples = model.sample(NUM_SAMPLES, generator=random, progress="sampling").cpu()
     facts = {
-        "metrics": judge(samples, shapes, test) | {"seconds_sampling": time.perf_counter() - began},
-        "paper": {},
+        "metrics": {},
+        "paper": in_the_paper(category),
         "preset": asdict(preset),
         "dataset": {"name": shapes.dataset, "sha256": shapes.sha256, "category": category, "num_train": len(shapes)},
         "seed": seed,
         "seconds": run.seconds,
-        "hardware": f"{platform.machine()}, {torch.get_num_threads()} threads, {device}",
-        "versions": {"dnet_lib": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        "hardware": hardware(device),
+        "versions": versions(),
         "curve": {key: [row[key] for row in curve] for key in curve[0]} if curve else {},
     }
     card = {k: facts[k] for k in ("preset", "dataset", "seed", "versions")}
-    solid = threshold(samples[:NUM_KEPT]).numpy().astype(bool)
-    facts["samples"] = base64.b64encode(np.packbits(solid).tobytes()).decode()
     save_model(weights / preset.experiment / f"{category}.safetensors", Pretrained(**{**vars(model), "card": card}))
+    if not isinstance(run.starts, Persistent):
+        save_results(preset.experiment, category, facts, folder=results)
+        return evaluate(preset, category, data=data, seed=seed, weights=weights, results=results, device=device)
+    samples = uncentre(run.starts.chains, shapes.mean).cpu()
+    test = shapes_of(data, category, "test", preset.architecture.resolution)
+    facts["metrics"] = judged(samples, category) | compared(samples, shapes, test)
+    facts["samples"] = packed(threshold(samples[:NUM_KEPT]))
     save_results(preset.experiment, category, facts, folder=results)
     return facts

@@ -1,0 +1,291 @@
+"""Reference classifiers: networks that judge which category a shape belongs to, p(c | Y).
+
+The paper judges its samples by other people's multi-view network. Ours are two small networks that look at a shape in
+different ways: `VoxNet` convolves the voxels themselves, `ViewNet` sees six depth images. Where the two agree, a
+conclusion does not hang on the judge.
+"""
+
+import io
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dnet_lib.checkpoints import CheckpointError, read_tensors, shipped, write_tensors
+from dnet_lib.energy import SameConv3d
+from dnet_lib.files import atomic_write
+from dnet_lib.voxels import check_shapes, threshold
+
+FORMAT = "dnet_lib judge 1"
+RESOLUTION = 32
+
+
+class VoxNet(nn.Module):
+    """A 3-D ConvNet on the voxels in the manner of VoxNet; binary (N, 1, 32, 32, 32) -> logits (N, C)."""
+
+    def __init__(self, num_categories: int = 10):
+        super().__init__()
+        self.layers = nn.Sequential(
+            *(SameConv3d(1, 32, 6, 2, 32), nn.BatchNorm3d(32), nn.ReLU()),
+            *(SameConv3d(32, 64, 4, 2, 16), nn.BatchNorm3d(64), nn.ReLU()),
+            *(SameConv3d(64, 64, 3, 1, 8), nn.BatchNorm3d(64), nn.ReLU(), nn.MaxPool3d(2)),
+            *(SameConv3d(64, 128, 3, 1, 4), nn.BatchNorm3d(128), nn.ReLU(), nn.MaxPool3d(2)),
+            *(nn.Flatten(), nn.Dropout(0.4), nn.Linear(1024, 128), nn.ReLU(), nn.Dropout(0.4)),
+            nn.Linear(128, num_categories),
+        )
+        for layer in self.layers:
+            if isinstance(layer, SameConv3d):
+                nn.init.kaiming_normal_(layer.weight)
+
+    def forward(self, occupancy: Tensor) -> Tensor:
+        return self.layers(occupancy)
+
+
+class ViewNet(nn.Module):
+    """Six depth images along the axes, read by one 2-D ConvNet; binary (N, 1, R, R, R) -> logits (N, C).
+
+    The four side views are joined by their maximum: it does not matter which side is the front.
+    """
+
+    def __init__(self, num_categories: int = 10):
+        super().__init__()
+        self.features = nn.Sequential(
+            *(nn.Conv2d(2, 32, 4, stride=2, padding=1), nn.BatchNorm2d(32), nn.ReLU()),
+            *(nn.Conv2d(32, 64, 3, padding=1), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(64, 96, 3, padding=1), nn.BatchNorm2d(96), nn.ReLU()),
+            *(nn.Conv2d(96, 128, 3, padding=1), nn.BatchNorm2d(128), nn.ReLU(), nn.AdaptiveMaxPool2d(3), nn.Flatten()),
+        )
+        self.head = nn.Sequential(
+            *(nn.Dropout(0.4), nn.Linear(3 * 128 * 9, 96), nn.ReLU(), nn.Dropout(0.4)), nn.Linear(96, num_categories)
+        )
+
+    def forward(self, occupancy: Tensor) -> Tensor:
+        views = depth_views(occupancy)
+        h = self.features(views.flatten(0, 1)).view(len(views), 6, -1)
+        return self.head(torch.cat([h[:, :4].amax(1), h[:, 4], h[:, 5]], dim=1))
+
+
+NETS: dict[str, Callable[[int], nn.Module]] = {"voxnet": VoxNet, "views": ViewNet}
+
+
+def depth_views(occupancy: Tensor) -> Tensor:
+    """Images of binary shapes (N, 1, R, R, R) from four sides, below and above: (N, 6, 2, R, R), up last.
+
+    The two channels are nearness, 1 at the near face of the grid, falling towards the far one, 0 where the line of
+    sight meets nothing, and thickness, the filled share of that line.
+    """
+    near = torch.linspace(1, 0, occupancy.shape[-1] + 1, device=occupancy.device)[:-1]
+    views = []
+    for axis in (1, 2, 3):
+        lines = occupancy[:, 0].movedim(axis, -1)
+        for nearness in (near, near.flip(0)):
+            views.append(torch.stack([(lines * nearness).amax(-1), lines.mean(-1)], dim=1))
+    return torch.stack(views, dim=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """A trained and calibrated classifier of 32^3 shapes, with a card (data, accuracy, ...)."""
+
+    name: str
+    net: nn.Module
+    categories: tuple[str, ...]
+    temperature: float
+    """Calibration: logits are divided by it, so that a probability means how often the judge is right."""
+    card: dict[str, Any]
+
+    def logits(self, occupancy: Tensor, *, batch_size: int = 64) -> Tensor:
+        """Calibrated logits (N, C) of occupancy (N, 1, 32, 32, 32), averaged over the four quarter-turns."""
+        check_shapes(occupancy, resolution=RESOLUTION)
+        device = next(self.net.parameters()).device
+        with torch.no_grad():
+            batches = [
+                sum(self.net(torch.rot90(batch, turn, (2, 3))) for turn in range(4)) / 4
+                for batch in threshold(occupancy.to(device)).split(batch_size)
+            ]
+        return torch.cat(batches) / self.temperature
+
+    def probabilities(self, occupancy: Tensor) -> Tensor:
+        """p(c | Y), (N, C), of occupancy (N, 1, 32, 32, 32); voxels are thresholded at 0.5 first, as in section 6.1."""
+        return self.logits(occupancy).softmax(1)
+
+
+def vary(occupancy: Tensor, generator: torch.Generator) -> Tensor:
+    """Binary shapes (N, 1, R, R, R) turned about the vertical, mirrored, resized, moved and made thinner or hollow.
+
+    Of two thirds of the shapes the turn is any angle, the size 0.75 to 1.25, the move up to 2 voxels along each axis.
+    The others make quarter-turns only, because between the voxels thin parts fade. A fifth of all become shells and a
+    fifth lose what is thin: other voxelizations fill and drop otherwise.
+    """
+    n, side, device = len(occupancy), occupancy.shape[-1], occupancy.device
+
+    def uniform(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(n, generator=generator, device=device)
+
+    free = uniform(0, 1) < 2 / 3
+    angle, size = uniform(0, 2 * math.pi), torch.where(free, uniform(0.75, 1.25), 1.0)
+    angle = torch.where(free, angle, (angle * 2 / math.pi).floor() * math.pi / 2)
+    mirror = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0)
+    matrix = torch.zeros(n, 3, 4, device=device)  # of grid_sample's order: last axis first
+    matrix[:, 0, 0] = 1 / size
+    matrix[:, 1, 1] = angle.cos() / size
+    matrix[:, 1, 2] = -angle.sin() / size
+    matrix[:, 2, 1] = mirror * angle.sin() / size
+    matrix[:, 2, 2] = mirror * angle.cos() / size
+    for row in range(3):
+        matrix[:, row, 3] = uniform(-4 / side, 4 / side) * free
+    y = F.grid_sample(occupancy, F.affine_grid(matrix, list(occupancy.shape), align_corners=False), align_corners=False)
+    y = threshold(y, 0.4)
+    kind = uniform(0, 1).view(-1, 1, 1, 1, 1)
+    inner = -F.max_pool3d(-F.pad(y, (1,) * 6), 3, stride=1)  # eroded: what lies under the surface
+    opened = F.max_pool3d(inner, 3, stride=1, padding=1) * y
+    thin = torch.where(opened.flatten(1).sum(1) > 0.5 * y.flatten(1).sum(1), 1.0, 0.0).view(-1, 1, 1, 1, 1)
+    y = torch.where((kind > 0.8) & (thin > 0), opened, y)
+    return torch.where(kind < 0.2, y * (1 - inner), y)
+
+
+class Epoch(NamedTuple):
+    """What an epoch of a judge's training measured; the held-out shapes are a part of the training split."""
+
+    number: int
+    loss: float
+    accuracy: float
+    """On varied training shapes."""
+    held_out_accuracy: float
+    held_out_loss: float
+    seconds: float
+    """Time spent in training so far, all its sessions together."""
+
+
+def hold_out(labels: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Mask (N,) bool of a random `share` of each category, kept from training."""
+    mask = torch.zeros(len(labels), dtype=torch.bool)
+    for label in labels.unique():
+        rows = (labels == label).nonzero().flatten()
+        mask[rows[torch.randperm(len(rows), generator=generator)[: round(share * len(rows))]]] = True
+    return mask
+
+
+def fit(
+    net: nn.Module,
+    voxels: Tensor,
+    labels: Tensor,
+    held_out: Tensor,
+    *,
+    num_epochs: int = 20,
+    batch_size: int = 48,
+    learning_rate: float = 2e-3,
+    seed: int = 0,
+    checkpoint: str | Path | None = None,
+) -> Iterator[Epoch]:
+    """Train a classifier on binary shapes (N, 1, R, R, R) but those of the mask `held_out`; yields after each epoch.
+
+    Shapes are drawn so that a rare category comes more often (in proportion to the square root of its size) and varied
+    by `vary`. Where `checkpoint` exists the training resumes from it, and first yields the epochs it remembers.
+    """
+    device = next(net.parameters()).device
+    generator = torch.Generator().manual_seed(seed)
+    x, y = voxels[~held_out], labels[~held_out]
+    weights = y.bincount().float().rsqrt()[y]
+    num_batches = math.ceil(len(x) / batch_size)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=learning_rate, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=num_epochs * num_batches)
+    epochs: list[Epoch] = []
+    parts: dict[str, Any] = {"net": net, "optimizer": optimizer, "schedule": schedule}
+    if checkpoint is not None and Path(checkpoint).exists():
+        state = torch.load(checkpoint, weights_only=True)
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        generator.set_state(state["generator"])
+        torch.set_rng_state(state["dropout"])
+        epochs = [Epoch(*epoch) for epoch in state["epochs"]]
+    yield from epochs
+    for number in range(len(epochs) + 1, num_epochs + 1):
+        began = time.perf_counter()
+        net.train()
+        loss_sum, right = 0.0, 0
+        for rows in torch.multinomial(weights, num_batches * batch_size, True, generator=generator).split(batch_size):
+            target = y[rows].to(device)
+            logits = net(vary(x[rows], generator).to(device))
+            loss = F.cross_entropy(logits, target, label_smoothing=0.05)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            loss_sum += loss.item() / num_batches
+            right += int((logits.argmax(1) == target).sum())
+        net.eval()
+        logits, target = Judge("", net, (), 1.0, {}).logits(voxels[held_out]), labels[held_out].to(device)
+        right_held_out, held_out_loss = (logits.argmax(1) == target).float().mean(), F.cross_entropy(logits, target)
+        accuracy = right / (num_batches * batch_size)
+        seconds = time.perf_counter() - began + (epochs[-1].seconds if epochs else 0)
+        epochs.append(Epoch(number, loss_sum, accuracy, right_held_out.item(), held_out_loss.item(), seconds))
+        if checkpoint is not None:
+            state = {name: part.state_dict() for name, part in parts.items()}
+            remembered = [tuple(epoch) for epoch in epochs]
+            state |= {"generator": generator.get_state(), "dropout": torch.get_rng_state(), "epochs": remembered}
+            buffer = io.BytesIO()
+            torch.save(state, buffer)
+            with atomic_write(checkpoint) as part:
+                part.write_bytes(buffer.getbuffer())
+        yield epochs[-1]
+
+
+def calibrate(logits: Tensor, labels: Tensor) -> float:
+    """The temperature T that minimises the cross-entropy of softmax(logits / T): (N, C), (N,) -> T > 0.
+
+    Temperature scaling changes no decision, only how sure the probabilities are. Use shapes that were not trained on.
+    """
+    log_t = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([log_t], max_iter=100, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(logits.double() / log_t.exp(), labels)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)  # type: ignore[arg-type]
+    return log_t.exp().item()
+
+
+def reliability(probabilities: Tensor, labels: Tensor, *, bins: int = 10) -> dict[str, list[float]]:
+    """Is a judge as often right as it is sure? Mean confidence, accuracy and count in equally wide bins."""
+    confidence, decided = probabilities.max(1)
+    which = (confidence * bins).long().clamp(max=bins - 1)
+    rows = [which == b for b in range(bins) if (which == b).any()]
+    return {
+        "confidence": [confidence[row].mean().item() for row in rows],
+        "accuracy": [(decided == labels)[row].float().mean().item() for row in rows],
+        "count": [int(row.sum()) for row in rows],
+    }
+
+
+def save_judge(path: str | Path, judge: Judge) -> None:
+    """Write a judge as one safetensors file of half-precision weights, beside and renamed. Its card must be JSON."""
+    about = {"name": judge.name, "categories": judge.categories, "temperature": judge.temperature, "card": judge.card}
+    tensors = {k: t.half() if t.is_floating_point() else t for k, t in judge.net.state_dict().items()}
+    write_tensors(path, tensors, {"format": FORMAT, "judge": json.dumps(about)})
+
+
+def load_judge(name: str | Path = "voxnet", *, device: torch.device | str = "cpu") -> Judge:
+    """A judge that ships with the library, "voxnet" or "views", or a file of `save_judge`.
+
+    Raises `CheckpointError` naming a file that is missing, truncated or foreign.
+    """
+    path = Path(name) if Path(name).suffix else shipped(f"judges/{name}")
+    with read_tensors(path, FORMAT, device=device) as (tensors, metadata):
+        about = json.loads(metadata["judge"])
+        if about["name"] not in NETS:
+            raise CheckpointError(f"{path} holds an unknown judge {about['name']!r}: choose from {', '.join(NETS)}")
+        net = NETS[about["name"]](len(about["categories"])).to(device)
+        net.load_state_dict({k: t.float() if t.is_floating_point() else t for k, t in tensors.items()})
+        net = net.eval().requires_grad_(False)
+        return Judge(about["name"], net, tuple(about["categories"]), about["temperature"], about["card"])

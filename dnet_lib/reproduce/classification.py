@@ -1,0 +1,96 @@
+"""Section 6.5 and Table 5: classify by the features of one model of all categories, with all and with few labels."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from dnet_lib.checkpoints import RESULTS, WEIGHTS, load_model, save_results
+from dnet_lib.data import ShapeSet, load_shapes
+from dnet_lib.energy import DescriptorNet
+from dnet_lib.features import choose, features, logistic_regression
+from dnet_lib.reproduce.record import hardware, versions
+from dnet_lib.voxels import down_scale
+
+SHARES = (0.01, 0.05, 0.10, 0.25, 1.0)
+"""Parts of the labels that the classifiers see."""
+DRAWS = 3
+"""Random draws of the labelled shapes, where they are few."""
+
+
+def descriptions(net: DescriptorNet, shapes: ShapeSet, mean: float) -> dict[str, Tensor]:
+    """Three descriptions of shapes: features of the trained and of an untrained network, and pooled raw voxels.
+
+    The untrained network has the same architecture, fresh N(0, 0.001^2) weights and seed 0.
+    """
+    untrained = DescriptorNet(net.architecture, generator=torch.Generator().manual_seed(0))
+    y = shapes.voxels - mean
+    return {
+        "trained": features(net, y),
+        "untrained": features(untrained, y),
+        "voxels": down_scale(shapes.voxels, 2).flatten(1),
+    }
+
+
+def labelled(labels: np.ndarray, share: float, draw: int) -> np.ndarray:
+    """Rows of the shapes whose label is known: a random share of each category, two at least."""
+    random, rows = np.random.default_rng([draw, round(1000 * share)]), []
+    for label in np.unique(labels):
+        own = np.flatnonzero(labels == label)
+        rows.append(random.permutation(own)[: max(2, round(share * len(own)))])
+    return np.sort(np.concatenate(rows))
+
+
+def reproduce(
+    *,
+    data: str,
+    seed: int,
+    runs: Path,
+    weights: Path = WEIGHTS,
+    results: Path = RESULTS,
+    device: str = "cpu",
+) -> dict:
+    """Classify by the features of synthesis/all; writes classification/all.json. Choices see training shapes only."""
+    del runs  # nothing here is long enough to be resumed
+    began = time.perf_counter()
+    model = load_model(weights / "synthesis" / "all.safetensors", device=device)
+    resolution = model.net.architecture.resolution
+    train, test = (load_shapes(data, None, split, resolution) for split in ("train", "test"))
+    x, x_test = (descriptions(model.net, shapes, model.mean) for shapes in (train, test))
+    labels, truth = train.labels.numpy(), test.labels.numpy()
+    few: dict[str, dict[str, list[float]]] = {name: {} for name in x}
+    metrics: dict[str, float] = {}
+    cross_validation: dict[str, dict] = {}
+    strength = 0.0
+    tasks = [(name, share, draw) for name in x for share in SHARES for draw in range(1 if share == 1 else DRAWS)]
+    for name, share, draw in (bar := tqdm(tasks, unit="classifier")):
+        bar.set_postfix(features=name, labels=f"{share:.0%}")
+        rows = labelled(labels, share, draw)
+        choice = choose(x[name][rows], labels[rows], seed=seed)
+        few[name].setdefault(f"{share:g}", []).append(choice.classifier.score(x_test[name].numpy(), truth))
+        if share == 1:
+            strength = choice.strength if name == "trained" else strength
+            cross_validation[name] = {
+                "strength": choice.strength,
+                "scores": {f"{k:g}": v for k, v in choice.scores.items()},
+            }
+    metrics["accuracy"] = few["trained"]["1"][0]
+    one = logistic_regression(strength, one_versus_rest=True, seed=seed).fit(x["trained"].numpy(), labels)
+    metrics["accuracy_one_versus_rest"] = one.score(x_test["trained"].numpy(), truth)
+    metrics["accuracy_untrained"], metrics["accuracy_voxels"] = few["untrained"]["1"][0], few["voxels"]["1"][0]
+    facts = {
+        "metrics": metrics,
+        "num_features": {name: part.shape[1] for name, part in x.items()},
+        "few_labels": few,
+        "cross_validation": cross_validation,
+        "dataset": {"name": train.dataset, "sha256": train.sha256, "num_train": len(train), "num_test": len(test)},
+        "seed": seed,
+        "seconds": time.perf_counter() - began,
+        "hardware": hardware(device),
+        "versions": versions(),
+    }
+    save_results("classification", "all", facts, folder=results)
+    return facts

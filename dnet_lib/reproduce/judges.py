@@ -1,0 +1,89 @@
+"""The reference classifiers of Tables 1 to 3: trained, calibrated on held-out training shapes, tested once."""
+
+from pathlib import Path
+
+import torch
+from tqdm.auto import tqdm
+
+from dnet_lib.checkpoints import RESULTS, WEIGHTS, save_results
+from dnet_lib.classify import NETS, RESOLUTION, Judge, calibrate, fit, hold_out, load_judge, reliability, save_judge
+from dnet_lib.data import ShapeSet, load_shapes
+from dnet_lib.metrics import class_error, class_probability, inception_score
+from dnet_lib.reproduce.record import hardware, versions
+
+HELD_OUT = 0.1
+"""Share of the training split on which epochs are watched and the temperature is fitted."""
+NUM_EPOCHS = {"voxnet": 16, "views": 16}
+
+
+def per_category(judge: Judge, shapes: ShapeSet) -> dict[str, dict[str, float]]:
+    """What a judge says of real shapes, category by category: the yardstick of Tables 2 and 3."""
+    probabilities, table = judge.probabilities(shapes.voxels).cpu(), {}
+    for label, category in enumerate(shapes.categories):
+        rows = probabilities[shapes.labels == label]
+        table[category] = {
+            "class_probability": class_probability(rows, label),
+            "class_error": class_error(rows, label),
+        }
+    return table
+
+
+def reproduce(
+    name: str,
+    *,
+    data: str,
+    seed: int,
+    runs: Path,
+    weights: Path = WEIGHTS,
+    results: Path = RESULTS,
+    device: str = "cpu",
+    num_epochs: int | None = None,
+) -> dict:
+    """Train the judge `name`; writes judges/<name>.safetensors and judges/<name>.json. The test split is used once."""
+    torch.manual_seed(seed)
+    shapes = load_shapes(data, None, "train", RESOLUTION)
+    held_out = hold_out(shapes.labels, HELD_OUT, torch.Generator().manual_seed(seed))
+    net, num_epochs = NETS[name](len(shapes.categories)).to(device), num_epochs or NUM_EPOCHS[name]
+    checkpoint = runs / f"judge_{name}_{seed}.pt"
+    epochs = fit(net, shapes.voxels, shapes.labels, held_out, num_epochs=num_epochs, seed=seed, checkpoint=checkpoint)
+    curve = []
+    with tqdm(epochs, total=num_epochs, unit="epoch", desc=name) as bar:
+        for epoch in bar:
+            curve.append(epoch._asdict())
+            bar.set_postfix(loss=f"{epoch.loss:.3f}", held_out=f"{epoch.held_out_accuracy:.3f}")
+    plain = Judge(name, net.eval().requires_grad_(False), shapes.categories, 1.0, {})
+    logits, labels = plain.logits(shapes.voxels[held_out]).cpu(), shapes.labels[held_out]
+    temperature = calibrate(logits, labels)
+    facts = {
+        "dataset": {"name": shapes.dataset, "sha256": shapes.sha256, "num_train": int((~held_out).sum())},
+        "seed": seed,
+        "seconds": curve[-1]["seconds"],
+        "hardware": hardware(device),
+        "versions": versions(),
+    }
+    path = weights / "judges" / f"{name}.safetensors"
+    save_judge(path, Judge(name, plain.net, shapes.categories, temperature, facts))
+    judge = load_judge(path, device=device)  # as it ships: in half precision
+    test = load_shapes(data, None, "test", RESOLUTION)
+    probabilities = judge.probabilities(test.voxels).cpu()
+    score = inception_score(probabilities, generator=torch.Generator().manual_seed(seed))
+    facts |= {
+        "curve": curve,
+        "held_out": {
+            "accuracy": (logits.argmax(1) == labels).float().mean().item(),
+            "reliability": reliability((logits / temperature).softmax(1), labels),
+            "reliability_uncalibrated": reliability(logits.softmax(1), labels),
+        },
+        "temperature": temperature,
+        "metrics": {
+            "accuracy": (probabilities.argmax(1) == test.labels).float().mean().item(),
+            "class_probability": class_probability(probabilities, test.labels),
+            "class_error": class_error(probabilities, test.labels),
+            "inception_score": score.mean,
+            "inception_score_std": score.std,
+        },
+        "real": per_category(judge, test),
+        "reliability": reliability(probabilities, test.labels),
+    }
+    save_results("judges", name, facts, folder=results)
+    return facts

@@ -1,0 +1,43 @@
+"""Tables 1 to 3 as text: ours, the paper's, and what the judges say of real test shapes."""
+
+from pathlib import Path
+
+from dnet_lib.checkpoints import RESULTS, load_results
+from dnet_lib.presets import PAPER_TABLES
+
+METRICS = {"table1": "inception_score", "table2": "class_probability", "table3": "class_error"}
+JUDGES = {"voxnet": "", "views": "_views"}
+"""The judges, and what ends the names of their numbers."""
+
+Row = tuple[str | float, ...]
+
+
+def rows(table: str, *, results: Path = RESULTS) -> tuple[tuple[str, ...], list[Row]]:
+    """Header and rows of "table1", "table2" or "table3", from the results files.
+
+    Beside ours, by each judge, stand its number for the real test shapes and the paper's own model.
+    """
+    metric = METRICS[table]
+    ours, judges, paper = load_results("synthesis", folder=results), load_results("judges"), PAPER_TABLES[metric]
+    header = ("", *(f"{who}, {judge}" for judge in JUDGES for who in ("ours", "real test shapes")), "paper")
+    if table == "table1":
+        whole = ours["all"]["metrics"]
+        numbers = [x for j, end in JUDGES.items() for x in (whole[metric + end], judges[j]["metrics"][metric])]
+        return header, [("all", *numbers, paper["ours"][0])]
+    lines: list[Row] = []
+    for category in paper:
+        if category in ours:
+            here = ours[category]["metrics"]
+            numbers = [
+                x for j, end in JUDGES.items() for x in (here[metric + end], judges[j]["real"][category][metric])
+            ]
+            lines.append((category, *numbers, paper[category]["ours"]))
+    columns = zip(*(line[1:] for line in lines), strict=True)
+    return header, [*lines, (f"mean of {len(lines)}", *(sum(map(float, c)) / len(lines) for c in columns))]
+
+
+def text(header: tuple[str, ...], lines: list[Row]) -> str:
+    """A table in Markdown."""
+    cells = [header, ("---",) * len(header)]
+    cells += [tuple(f"{x:.4f}" if isinstance(x, float) else str(x) for x in line) for line in lines]
+    return "\n".join("| " + " | ".join(line) + " |" for line in cells)
