@@ -6,7 +6,7 @@ between iterations lives in `state()`, a dict of tensors that `restore(state)` t
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
 import numpy as np
@@ -195,6 +195,13 @@ class CoarseGaussian(_Stateless):
             mixture = weights, means, factors
         centre = float(occupancy.double().mean())
         return cls(mean, factor.contiguous(), num_chains, scale, centre, temperature, mixture)
+
+    def balanced(self) -> Self:
+        """The same groups, each drawn equally often: rare kinds of shapes become as frequent as common ones."""
+        if self.mixture is None:
+            return self
+        weights, means, factors = self.mixture
+        return replace(self, mixture=(torch.full_like(weights, 1 / len(weights)), means, factors))
 
     def begin(self, observed, index, generator):
         return self.draw(self.num_chains, generator), None

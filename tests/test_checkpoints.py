@@ -37,17 +37,18 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def model(start: bool = True, chain: Chain | None = None, **architecture) -> Pretrained:
+def model(start: bool | int = True, chain: Chain | None = None, **architecture) -> Pretrained:
     net = DescriptorNet(Architecture(4, ((3, 3, 2),), **architecture), weight_std=0.1, generator=seeded())
     coarse = up_scale(torch.rand(9, 1, 2, 2, 2, generator=seeded(1)), 2)
-    first = CoarseGaussian.fit(coarse, 2, rank=3, num_chains=4, temperature=0.64) if start else None
+    options = {"rank": 3, "num_chains": 4, "temperature": 0.64, "components": int(start)}
+    first = CoarseGaussian.fit(coarse, 2, **options) if start else None
     return Pretrained(net, 0.3, first, chain or Chain(5, 0.05, 0.5), {"category": "chair", "seed": 3, "who": "Čapek"})
 
 
 # -- models ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("start", [True, False])
+@pytest.mark.parametrize("start", [True, False, 2], ids=["coarse", "noise", "mixture"])
 @pytest.mark.parametrize("architecture", [{}, {"s": None, "bounds": (-0.3, 0.7)}, {"activation": "silu", "s": 0.25}])
 def test_a_model_comes_back_to_the_bit(tmp_path, start, architecture):
     saved = model(start, **architecture)

@@ -211,5 +211,7 @@ def test_a_mixture_draws_with_the_moments_of_its_parts():
     )
     assert torch.allclose(x.mean(0), mean, atol=0.03)
     assert torch.allclose(x.T.cov(), covariance, atol=0.05)
+    x = start.balanced().draw(40000, torch.Generator().manual_seed(0)).flatten(1)[:, :2]
+    assert torch.allclose(x.mean(0), means.mean(0), atol=0.03)
     with pytest.raises(ShapeError, match="groups"):
         CoarseGaussian.fit(torch.rand(5, 1, 4, 4, 4), 2, rank=2, num_chains=1, components=6)

@@ -8,7 +8,7 @@ from dnet_lib.checkpoints import RESULTS, WEIGHTS, CheckpointError
 from dnet_lib.classify import NETS
 from dnet_lib.data import DataError
 from dnet_lib.langevin import DivergedError
-from dnet_lib.presets import PAPER_TABLES, SYNTHESIS
+from dnet_lib.presets import PAPER_TABLES, SHIPPED, SYNTHESIS
 from dnet_lib.reproduce import classification, judges, longrun, synthesis, tables
 
 CATEGORIES = (*PAPER_TABLES["class_error"], synthesis.ALL)
@@ -37,7 +37,7 @@ def parse() -> argparse.Namespace:
     ):
         added = command(name, about)
         added.add_argument("--category", action="append", help="may be repeated; default all there are")
-        added.add_argument("--preset", choices=sorted(SYNTHESIS), help="default: cpu, and mixed for category all")
+        added.add_argument("--preset", choices=sorted(SYNTHESIS), help="default: the one that made the shipped weights")
         added.add_argument(
             "--evaluate",
             action="store_true",
@@ -54,7 +54,7 @@ def synthesise(options: dict, table: str) -> None:
     chosen, wanted, evaluate = options.pop("category"), options.pop("preset"), options.pop("evaluate")
     default = {"synthesis": CATEGORIES, "table1": CATEGORIES[-1:]}.get(table, CATEGORIES[:-1])
     for category in chosen or default:
-        preset = SYNTHESIS[wanted or ("mixed" if category == synthesis.ALL else "cpu")]
+        preset = SYNTHESIS[wanted or SHIPPED.get(category, "cpu")]
         if evaluate:
             facts = synthesis.evaluate(preset, category, **{k: v for k, v in options.items() if k != "runs"})
         else:

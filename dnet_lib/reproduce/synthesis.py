@@ -52,9 +52,10 @@ def train(
         r = preset.architecture.resolution
         starts: Persistent | CoarseGaussian = Persistent(noise(preset.num_chains, r, generator=generator).to(device))
     else:
-        starts = coarse = CoarseGaussian.fit(
-            shapes.voxels.to(device), num_chains=preset.num_chains, seed=seed, **asdict(preset.start)
-        )
+        options = asdict(preset.start)
+        balanced = options.pop("balanced")
+        fitted = CoarseGaussian.fit(shapes.voxels.to(device), num_chains=preset.num_chains, seed=seed, **options)
+        starts, coarse = fitted, fitted.balanced() if balanced else fitted
     run, settings = Run.begin(net, starts, preset.settings, seed=seed), preset.settings
     path = checkpoint.with_suffix(".curve.json")
     curve: list[dict] = json.loads(path.read_text()) if checkpoint.exists() and path.exists() else []
