@@ -122,7 +122,7 @@ MIXED = replace(
 )
 
 SYNTHESIS = {preset.name: preset for preset in (CPU, GROUPS, MIXED, NIGHT, PAPER, AUTHORS)}
-SHIPPED = {"dresser": "groups", "table": "groups", "all": "mixed"}
+SHIPPED = {"table": "groups", "all": "mixed"}
 """The preset that made a category's weights, where it is not "cpu"."""
 
 

@@ -168,6 +168,8 @@ def evaluate(
     """
     model = load_model(weights / preset.experiment / f"{category}.safetensors", device=device)
     facts = load_results(preset.experiment, folder=results)[category] | {"paper": in_the_paper(category)}
+    if data is not None:
+        facts["metrics"] = {}
     began = time.perf_counter()
     samples = draw(model, category, seed=seed)
     facts["metrics"]["seconds_sampling"] = time.perf_counter() - began
