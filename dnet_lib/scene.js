@@ -49,7 +49,7 @@
     box.dataset.height = box.dataset.height || box.style.height;
     const columns = Math.min(scene.columns || Math.min(8, Math.floor(width / 85)), scene.shapes);
     const scale = Math.min(width / columns / scene.cell[0], scene.tall / scene.cell[1]);
-    const height = Math.ceil(scene.shapes / columns) * (scale * scene.cell[1] + label) + 12 + (scene.steps ? scene.bar : 0);
+    const height = Math.ceil(scene.shapes / columns) * (scale * scene.cell[1] + label) + 12 + scene.bar;
     box.style.height = width < 600 ? Math.ceil(height) + 'px' : box.dataset.height;
   }
 
@@ -79,7 +79,8 @@
     for (const shape of k3d.getWorld().K3DObjects.children) {
       const [x, y] = centre((shape.K3DIdentifier - 1) % scene.shapes);
       shape.quaternion.set(...turn);
-      shape.position.set(-0.5, -0.5, -0.5).applyQuaternion(shape.quaternion);
+      shape.position.setScalar(scene.corner).applyQuaternion(shape.quaternion);
+      if (groups.length) shape.visible = alone === null || shape.K3DIdentifier - 1 === alone;
       shape.position.x += x / scale;
       shape.position.z -= y / scale;
       shape.updateMatrixWorld();
@@ -93,6 +94,20 @@
     k3d.setCamera([0, -distance, 0, 0, 0, 0, 0, 0, 1]);
     k3d.getWorld().setupCamera(null, 360 / Math.PI * Math.atan(height / scale / 2 / distance / pose.zoom));
   }
+
+  // ---- a legend: a click on a group shows it alone, a second click all of them
+  const groups = [...document.querySelectorAll('[data-group]')];
+  let alone = null;
+  groups.forEach((button, i) => {
+    button.onclick = () => {
+      alone = alone === i ? null : i;
+      groups.forEach((other, j) => {
+        other.setAttribute('aria-pressed', String(j === alone));
+        other.style.opacity = alone === null || alone === j ? 1 : 0.4;
+      });
+      redraw();
+    };
+  });
 
   function redraw() {
     place();

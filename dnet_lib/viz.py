@@ -12,11 +12,11 @@ import itertools
 import json
 import math
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,12 +29,13 @@ MimeBundle = tuple[dict[str, Any], dict[str, Any]]  # data and metadata, as IPyt
 
 BLUE, ORANGE, GREEN, PINK, SKY, RUST, INK = "#3d7ab8", "#e08e1b", "#2f9e77", "#c7709f", "#62b0e0", "#cf5f26", "#2b3440"
 PALETTE = (BLUE, ORANGE, GREEN, PINK, SKY, RUST, INK)  # told apart by colour-blind readers, in this order
+GROUPS = (*PALETTE, "#8e5bb5", "#8fa12a", "#e0607e")  # for the groups of `points`
 PAPER, SHAPE = "#f6f7f9", "#6ca0d6"
 YAW, PITCH = 35.0, 22.0  # degrees: every shape first shows its front (-y), seen from above
 ANGLE = 12.0  # degrees of view across the longer side: nearly parallel, so that all shapes of a row look alike
 KEY_LIGHT, LIGHTING = (-0.3, 1.0, 0.4), 1.8  # from the upper left; axes right, up, towards the reader
 WIDTH, TALL = 720, 300  # pixels of a page's text column, and of a shape that stands alone
-LABEL, BAR = 20, 40  # pixels under each captioned shape, and of a chain's controls
+LABEL, BAR = 20, 40  # pixels under each captioned shape, and of a chain's controls or a legend
 SCENE_JS, FLIPBOOK_JS = (Path(__file__).with_name(name) for name in ("scene.js", "flipbook.js"))
 
 
@@ -131,6 +132,7 @@ class Scene:
     color: str
     columns: int | None
     tall: int | None  # the author's height
+    _corner: ClassVar[float] = -0.5  # where an object's own coordinates begin, from its centre
 
     def __repr__(self) -> str:
         return self.alt
@@ -181,6 +183,11 @@ class Scene:
         return columns, best, min(width / columns, best * self.cell[0] * 1.25), best * self.cell[1] + label
 
     @property
+    def _foot(self) -> int:
+        """Pixels under the drawing for a chain's controls."""
+        return BAR if self.labels else 0
+
+    @property
     def _delay(self) -> int:
         """Milliseconds for which a step is shown."""
         return max(80, min(400, 4000 // len(self.steps)))
@@ -222,6 +229,24 @@ class Scene:
             ((i % columns - (columns - 1) / 2) * across / scale, ((rows - 1) / 2 - i // columns) * down / scale)
             for i in range(len(self.steps[0]))
         ]
+        for item in self._objects(centres):
+            plot += item
+        for caption, (x, z) in zip(self.captions or (), centres, strict=False) if captions else ():
+            plot += k3d.text(
+                html.escape(caption),
+                [x, 0, z - self.cell[1] / 2],
+                color=int(INK[1:], 16),
+                size=0.9,
+                reference_point="ct",
+                label_box=False,
+                is_html=True,
+            )
+        return plot
+
+    def _objects(self, centres: Sequence[tuple[float, float]]) -> Iterator[Any]:
+        """What the plot holds, turned as it is first seen."""
+        import k3d
+
         placed = np.eye(4, dtype=np.float32)
         placed[:3, :3] = _rotation(YAW, 0)
         for t, step in enumerate(self.steps):
@@ -240,18 +265,7 @@ class Scene:
                 if self.labels:
                     times = {0: t == 0, t: True, t + 1: False}
                     voxels.visible = {str(time): seen for time, seen in times.items() if time < len(self.steps)}
-                plot += voxels
-        for caption, (x, z) in zip(self.captions or (), centres, strict=False) if captions else ():
-            plot += k3d.text(
-                html.escape(caption),
-                [x, 0, z - self.cell[1] / 2],
-                color=int(INK[1:], 16),
-                size=0.9,
-                reference_point="ct",
-                label_box=False,
-                is_html=True,
-            )
-        return plot
+                yield voxels
 
     def _snapshot(self) -> bytes:
         """k3d's binary snapshot with ids 1, 2, ... instead of memory addresses: the same bytes at every run."""
@@ -274,7 +288,8 @@ class Scene:
             "cell": self.cell,
             "label": LABEL,
             "tall": TALL,
-            "bar": BAR,
+            "bar": self._foot,
+            "corner": self._corner,
             "accent": BLUE,
             "yaw": YAW,
             "pitch": PITCH,
@@ -286,8 +301,12 @@ class Scene:
         text = json.dumps(settings, ensure_ascii=False).replace("</", "<\\/")
         return (
             '<!doctype html><html lang="en"><meta charset="utf-8"><title>3-D view</title><body>'
-            f'<script type="application/json" id="scene">{text}</script>{library}</body></html>'
+            f'<script type="application/json" id="scene">{text}</script>{self._legend()}{library}</body></html>'
         )
+
+    def _legend(self) -> str:
+        """HTML under the drawing."""
+        return ""
 
     def html(self) -> str:
         """The view as part of a built page: a picture under an iframe that k3d's bundle, beside the page, fills."""
@@ -298,7 +317,7 @@ class Scene:
         )
         alt, fill = html.escape(self.alt), "position:absolute;top:0;left:0;width:100%"
         return (
-            f'<div class="dnet-scene" style="position:relative;height:{self.height + (BAR if self.labels else 0)}px;'
+            f'<div class="dnet-scene" style="position:relative;height:{self.height + self._foot}px;'
             f'background:var(--dnet-paper,{PAPER});border-radius:10px;overflow:hidden;margin:.8em 0">'
             f'<img class="dark-light" alt="{alt}" src="{_data_uri(self._poster())}" '
             f'style="{fill};height:{self.height}px;object-fit:contain;margin:0">'
@@ -361,6 +380,144 @@ class Scene:
         define = "window.define=function(name,_,make){if(name==='k3d')window.k3dLibrary=make()};"
         scripts = "".join(f"<script>{text}</script>" for text in (define, bundle, SCENE_JS.read_text("utf-8")))
         return self._document(f"<style>html{{background:{PAPER}}}</style>{scripts}")
+
+
+def points(
+    xyz: Any,
+    groups: Any,
+    *,
+    names: Sequence[str] | None = None,
+    alt: str | None = None,
+    height: int = 420,
+) -> Points:
+    """A cloud of points that the reader can turn, coloured by group; a click on a legend's name shows that group alone.
+
+    xyz     (N, 3) coordinates; they are moved and scaled to fill the view
+    groups  (N,) whole numbers from 0
+    names   one text a group for the legend, ten at most
+    alt     what a reader who cannot see the picture should know
+    height  pixels of the drawing
+
+    Raises `ValueError` for points of another form, NaN, no point at all, or groups that do not match.
+    """
+    xyz, groups = _array(xyz), _array(groups)
+    if xyz.ndim != 2 or xyz.shape[1] != 3 or not len(xyz):
+        raise ValueError(f"points must be (N, 3) coordinates of at least one point, not {xyz.shape}")
+    if not np.isfinite(xyz).all():
+        raise ValueError("points hold NaN or infinity")
+    if groups.shape != (len(xyz),) or not np.issubdtype(groups.dtype, np.integer):
+        raise ValueError(f"{len(xyz)} points need as many whole numbers as groups, not {groups.dtype} {groups.shape}")
+    names = [f"group {i}" for i in range(int(groups.max()) + 1)] if names is None else names
+    if groups.min() < 0 or groups.max() >= len(names) or len(names) > len(GROUPS):
+        raise ValueError(f"groups must be 0 to {len(names) - 1}, one for each name, and {len(GROUPS)} at most")
+    centred = xyz - (xyz.min(axis=0) + xyz.max(axis=0)) / 2
+    length = np.linalg.norm(centred, axis=1).max() or 1.0
+    return Points(
+        steps=((np.zeros((1, 1, 1), bool),),),
+        labels=None,
+        captions=None,
+        alt=alt or f"{len(xyz)} points in {len(names)} groups",
+        color=SHAPE,
+        columns=1,
+        tall=height,
+        clouds=tuple((centred[groups == i] / length / 2).astype(np.float32) for i in range(len(names))),
+        names=tuple(map(str, names)),
+    )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Points(Scene):
+    """What `points` returns: a scene whose one shape is a cloud of small balls."""
+
+    clouds: tuple[NDArray[np.float32], ...]  # (n, 3) for each group, within 1/2 of the origin; x right, y back, z up
+    names: tuple[str, ...]
+    _corner: ClassVar[float] = 0.0
+
+    @cached_property
+    def cell(self) -> tuple[float, float]:
+        """Width and height that the cloud needs however it is turned about its axis, in sizes of the cloud."""
+        x, y, z = np.abs(np.concatenate(self.clouds)).T
+        across, up, pitch = float(np.hypot(x, y).max()), float(z.max()), math.radians(PITCH)
+        return 2 * across + self._size, 2 * (up * math.cos(pitch) + across * math.sin(pitch)) + self._size
+
+    @property
+    def _size(self) -> float:
+        """Diameter of a ball, in sizes of the cloud."""
+        return min(0.035, 0.55 / math.sqrt(sum(map(len, self.clouds))))
+
+    @property
+    def _foot(self) -> int:
+        """Pixels under the drawing for the legend."""
+        return BAR * math.ceil(sum(len(name) + 5 for name in self.names) / 100)
+
+    def _objects(self, centres: Sequence[tuple[float, float]]) -> Iterator[Any]:
+        import k3d
+
+        placed = np.eye(4, dtype=np.float32)
+        placed[:3, :3] = _rotation(YAW, 0)
+        for cloud, color, name in zip(self.clouds, GROUPS, self.names, strict=False):
+            yield k3d.points(
+                cloud,
+                color=int(color[1:], 16),
+                point_size=self._size,
+                shader="mesh",
+                mesh_detail=1,
+                model_matrix=placed,
+                compression_level=9,
+                name=name,
+            )
+
+    def widget(self) -> Any:
+        """The live view: a k3d plot above the legend."""
+        from ipywidgets import HTML, VBox
+
+        return VBox([self._plot(), HTML(self._legend())])
+
+    def _legend(self) -> str:
+        spots = "".join(
+            f'<button type="button" data-group="{i}" aria-pressed="false" style="font:inherit;color:inherit;border:0;'
+            f'background:none;padding:0;cursor:pointer"><span style="color:{color}">&#9679;</span> {html.escape(name)}'
+            "</button>"
+            for i, (name, color) in enumerate(zip(self.names, GROUPS, strict=False))
+        )
+        return (
+            '<div style="order:1;flex:none;display:flex;flex-wrap:wrap;justify-content:center;gap:.2em 1.2em;'
+            f'padding:.3em 1em .8em">{spots}</div>'
+        )
+
+    def _drawing(self, detail: float, legend: bool) -> MatplotlibFigure:
+        """The points as they are first seen, by parallel projection, the nearest drawn last."""
+        from matplotlib.figure import Figure
+
+        foot = self._foot if legend else 0
+        size = (detail * WIDTH / 144, detail * (self.height + foot) / 144)
+        fig = Figure(figsize=size, dpi=144, facecolor=PAPER)
+        fig.set_layout_engine("none")
+        drawn = self.height / (self.height + foot)
+        axes = fig.add_axes((0, 1 - drawn, 1, drawn))
+        right, away, up = _rotation(YAW, PITCH) @ np.concatenate(self.clouds).T
+        colours = np.repeat(GROUPS[: len(self.clouds)], [len(cloud) for cloud in self.clouds])
+        order = np.argsort(-away)
+        _, scale, _, _ = self._layout(detail)
+        half_wide, half_high = detail * WIDTH / scale / 2, detail * self.height / scale / 2
+        area = (self._size * scale / 2) ** 2  # a pixel is half a typographic point
+        axes.scatter(right[order], up[order], s=area, c=colours[order], edgecolors="#00000040", linewidths=0.4)
+        axes.set(xlim=(-half_wide, half_wide), ylim=(-half_high, half_high))
+        axes.axis("off")
+        if legend:
+            dots = [axes.scatter([], [], s=30, color=color) for color in GROUPS[: len(self.names)]]
+            fig.legend(dots, self.names, loc="lower center", ncols=5, frameon=False, labelcolor=INK, handletextpad=0.2)
+        return fig
+
+    def _poster(self) -> bytes:
+        out = io.BytesIO()
+        self._drawing(1.0, legend=False).savefig(out, format="png", transparent=True)
+        from PIL import Image
+
+        return _png(np.asarray(Image.open(out).convert("RGBA")), colours=48)
+
+    def png(self) -> bytes:
+        return _figure_png(self._drawing(2.0, legend=True))
 
 
 def _rotation(yaw: float, pitch: float) -> NDArray[np.float64]:

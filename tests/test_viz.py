@@ -246,6 +246,63 @@ def curve(height: float = 1.0, dashed: bool = False, width: float = 3.0):
     return fig
 
 
+def cloud(**arguments) -> viz.Points:
+    """Six points in two groups."""
+    xyz = [[0, 0, 0], [4, 0, 0], [0, 2, 0], [0, 0, 2], [1, 1, 1], [2, 2, 2]]
+    return viz.points(torch.tensor(xyz), np.array([0, 0, 0, 1, 1, 1]), **arguments)
+
+
+def test_points_keep_their_places_and_groups():
+    scene = cloud(names=["chairs & stools", "tables"])
+    assert [(item["type"], item["name"]) for item in objects(scene)] == [("Points", name) for name in scene.names]
+    assert [len(part) for part in scene.clouds] == [3, 3]
+    found = np.concatenate(scene.clouds)
+    assert np.linalg.norm(found, axis=1).max() == pytest.approx(0.5)
+    assert (found[1] - found[0]) / (found[2] - found[0])[1] == pytest.approx([2, 0, 0])
+
+
+def test_points_have_a_legend_that_cannot_break_out_of_the_page():
+    document = Reader(cloud(names=["<b>chairs", "tables"]).html()).all("iframe")[0]["srcdoc"]
+    assert [button["data-group"] for button in Reader(document).all("button")] == ["0", "1"]
+    assert not Reader(document).all("b")
+    assert settings(cloud())["corner"] == 0
+    assert settings(viz.show(box()))["corner"] == -0.5
+
+
+def test_the_picture_of_points_shows_the_colours_of_its_groups():
+    pixels = np.asarray(Image.open(io.BytesIO(cloud().png())).convert("RGB")).astype(int)
+    for color in viz.GROUPS[:2]:
+        paint = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
+        assert (np.abs(pixels - paint).sum(-1) < 30).sum() > 200
+    poster = np.asarray(Image.open(io.BytesIO(cloud()._poster())).convert("RGBA"))
+    assert poster[0, 0, 3] == 0
+    assert poster[..., 3].max() == 255
+
+
+def test_one_point_and_an_empty_group_can_be_shown():
+    scene = viz.points(np.zeros((1, 3)), np.array([1]), names=["none", "one"])
+    assert [len(part) for part in scene.clouds] == [0, 1]
+    assert scene.png()[:4] == b"\x89PNG"
+    assert scene.html() == viz.points(np.zeros((1, 3)), np.array([1]), names=["none", "one"]).html()
+
+
+@pytest.mark.parametrize(
+    ("xyz", "groups", "words"),
+    [
+        (np.zeros((4, 2)), np.zeros(4, int), r"\(N, 3\)"),
+        (np.zeros((0, 3)), np.zeros(0, int), "at least one"),
+        (np.full((2, 3), np.nan), np.zeros(2, int), "NaN"),
+        (np.zeros((2, 3)), np.zeros(3, int), "2 points"),
+        (np.zeros((2, 3)), np.zeros(2), "whole numbers"),
+        (np.zeros((2, 3)), np.array([0, -1]), "0 to 0"),
+        (np.zeros((2, 3)), np.array([0, 10]), "at most"),
+    ],
+)
+def test_mistakes_in_points_are_named(xyz, groups, words):
+    with pytest.raises(ValueError, match=words):
+        viz.points(xyz, groups)
+
+
 def test_a_figure_is_closed_and_has_alt_text():
     before = len(plt.get_fignums())
     picture = viz.figure(curve(), 'a line & "more"')

@@ -45,7 +45,7 @@ def parse() -> argparse.Namespace:
         )
     command("judges", "the reference classifiers").add_argument("--name", action="append", choices=list(NETS))
     command("table5", "section 6.5: classify by the features of the model of all categories")
-    command("longrun", "10,000 Langevin steps of a model trained with 20")
+    command("longrun", "section 2.5: chains 500 times as long as in training, other temperatures, learning with noise")
     return parser.parse_args()
 
 
@@ -75,7 +75,7 @@ def run(options: dict) -> None:
         options["data"] = options["data"] or "modelnet10"
         print(classification.reproduce(**options)["metrics"])
     elif experiment == "longrun":
-        longrun.longrun(**{k: options[k] for k in ("seed", "device", "results")})
+        longrun.reproduce(**{k: options[k] for k in ("seed", "data", "device", "results")})
     else:
         synthesise(options, experiment)
 

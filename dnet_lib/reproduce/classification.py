@@ -5,6 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from sklearn.decomposition import PCA
+from sklearn.metrics import confusion_matrix
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -44,6 +48,13 @@ def labelled(labels: np.ndarray, share: float, draw: int) -> np.ndarray:
     return np.sort(np.concatenate(rows))
 
 
+def picture(x: Tensor, x_test: Tensor, test: ShapeSet) -> dict[str, list]:
+    """Test shapes in the space of three principal components of the standardised training features, to two decimals."""
+    project = make_pipeline(StandardScaler(), PCA(3, random_state=0)).fit(x.numpy())
+    coordinates = project.transform(x_test.numpy()).astype(float).round(2)
+    return {"points": coordinates.tolist(), "labels": test.labels.tolist(), "categories": list(test.categories)}
+
+
 def reproduce(
     *,
     data: str,
@@ -64,6 +75,7 @@ def reproduce(
     few: dict[str, dict[str, list[float]]] = {name: {} for name in x}
     metrics: dict[str, float] = {}
     cross_validation: dict[str, dict] = {}
+    wrong: dict[str, np.ndarray] = {}
     strength = 0.0
     tasks = [(name, share, draw) for name in x for share in SHARES for draw in range(1 if share == 1 else DRAWS)]
     for name, share, draw in (bar := tqdm(tasks, unit="classifier")):
@@ -72,6 +84,9 @@ def reproduce(
         choice = choose(x[name][rows], labels[rows], seed=seed)
         few[name].setdefault(f"{share:g}", []).append(choice.classifier.score(x_test[name].numpy(), truth))
         if share == 1:
+            wrong[name] = confusion_matrix(
+                truth, choice.classifier.predict(x_test[name].numpy()), labels=range(len(test.categories))
+            )
             strength = choice.strength if name == "trained" else strength
             cross_validation[name] = {
                 "strength": choice.strength,
@@ -86,6 +101,9 @@ def reproduce(
         "num_features": {name: part.shape[1] for name, part in x.items()},
         "few_labels": few,
         "cross_validation": cross_validation,
+        "confusion": {name: matrix.tolist() for name, matrix in wrong.items()},
+        "picture": picture(x["trained"], x_test["trained"], test),
+        "picture_untrained": picture(x["untrained"], x_test["untrained"], test),
         "dataset": {"name": train.dataset, "sha256": train.sha256, "num_train": len(train), "num_test": len(test)},
         "seed": seed,
         "seconds": time.perf_counter() - began,

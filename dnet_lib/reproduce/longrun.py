@@ -1,22 +1,34 @@
-"""Section 2.5 at length: what a trained model's chains do when they run far longer than in training."""
+"""Section 2.5 at length: long chains, chains at other temperatures, and learning with and without noise.
+
+Of the three parts only one can use data, for a single number; the others sample shipped models or learn from the
+embedded furniture. Each writes one file into results/temperature when it is done; an interrupted part leaves nothing.
+"""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from dnet_lib.checkpoints import RESULTS, load_pretrained, save_results
-from dnet_lib.energy import Energy
-from dnet_lib.langevin import DivergedError, langevin
-from dnet_lib.metrics import distances
+from dnet_lib.checkpoints import RESULTS, Pretrained, load_pretrained, save_results
+from dnet_lib.classify import load_judge
+from dnet_lib.data import load_shapes
+from dnet_lib.energy import Architecture, DescriptorNet, Energy
+from dnet_lib.langevin import DivergedError, langevin, sample
+from dnet_lib.learning import Run, Settings, learn
+from dnet_lib.metrics import class_probability, distances, nearest
+from dnet_lib.presets import Decay
 from dnet_lib.reproduce.record import hardware, packed, versions
+from dnet_lib.starts import Persistent, noise
 from dnet_lib.voxels import threshold, uncentre
 
 NUM_POINTS = 40
 """Points of a chain's curves, evenly spaced on a logarithmic axis."""
+EXPERIMENT = "temperature"
 
 
 def follow(
@@ -42,7 +54,7 @@ def follow(
     kept = sorted(step for step in {0, trained, num_steps, *(10**k for k in range(2, 9))} if step <= num_steps)
     noted = sorted({*kept, *(round(step) for step in np.geomspace(1, num_steps, NUM_POINTS))})
     curves: dict[str, list] = {name: [] for name in ("energy", "slope", "full", "unsure", "apart")}
-    shapes, pairs = {}, torch.ones(len(y), len(y), dtype=torch.bool).triu(1)
+    shapes = {}
     chain = langevin(y, energy, step_size=step_size, temperature=temperature, generator=generator)
     for step in tqdm(range(num_steps + 1), unit="step", desc=f"temperature {temperature:g}"):
         following, seen = next(chain)  # what a step sees is of the shapes it leaves from
@@ -55,10 +67,16 @@ def follow(
             curves["slope"].append(rounded(seen.gradient_norm, 2))
             curves["full"].append(rounded(shapes[step].flatten(1).mean(1), 5))
             curves["unsure"].append(rounded(((occupancy > 0.1) & (occupancy < 0.9)).flatten(1).float().mean(1), 5))
-            curves["apart"].append(round(distances(occupancy, occupancy)[pairs].mean().item(), 1))
+            curves["apart"].append(round(apart(occupancy), 1))
         y = following
     curves["moved"] = [rounded((shape != shapes[trained]).flatten(1).sum(1), 0) for shape in shapes.values()]
     return {"step": noted, **curves, "kept": kept, "shapes": packed(torch.cat([shapes[step] for step in kept]))}
+
+
+def apart(occupancy: Tensor) -> float:
+    """Mean number of voxels in which two of the shapes differ, thresholded."""
+    pairs = torch.ones(len(occupancy), len(occupancy), dtype=torch.bool).triu(1)
+    return distances(occupancy, occupancy)[pairs].mean().item()
 
 
 def rounded(values: Tensor, digits: int) -> list[float]:
@@ -66,48 +84,190 @@ def rounded(values: Tensor, digits: int) -> list[float]:
     return [round(value, digits) for value in values.tolist()]
 
 
+def facts(began: float, *, seed: int, device: str, **about: object) -> dict:
+    """What each of the results files says."""
+    machine = {"hardware": hardware(device), "versions": versions()}
+    return {"paper": {}, **about, "seed": seed, "seconds": time.perf_counter() - began, **machine}
+
+
 def longrun(
     name: str = "synthesis/toilet",
     *,
     num_chains: int = 4,
     num_steps: int = 10_000,
-    temperatures: tuple[float, ...] = (0.0, 0.01, 1.0),
+    temperatures: tuple[float, ...] = (0.0, 1.0),
     seed: int = 0,
     results: Path = RESULTS,
     device: str = "cpu",
 ) -> dict:
-    """Run a shipped model's chains for long at several temperatures; writes temperature/longrun.json.
+    """A shipped model's chains, run for long at several temperatures from the same starts: longrun.json.
 
-    All temperatures begin at the same starts. No data is needed: the model is only sampled. About 15 minutes on one
-    core by default; an interrupted run leaves nothing.
+    About 10 minutes on one core by default.
     """
-    model, began = load_pretrained(name, device=device), time.perf_counter()
-    runs = {}
+    model, began, runs = load_pretrained(name, device=device), time.perf_counter(), {}
+    trained, step_size = model.settings.num_steps, model.settings.step_size
     for temperature in temperatures:
         generator = torch.Generator(device).manual_seed(seed)
-        runs[f"{temperature:g}"] = follow(
-            model.starts(num_chains, generator=generator),
-            model.net,
-            mean=model.mean,
-            num_steps=num_steps,
-            trained=model.settings.num_steps,
-            step_size=model.settings.step_size,
-            temperature=temperature,
-            generator=generator,
-        )
-    facts = {
-        "model": name,
-        "resolution": model.net.architecture.resolution,
-        "step_size": model.settings.step_size,
-        "trained": {"steps": model.settings.num_steps, "temperature": model.settings.temperature},
-        "runs": runs,
-        "metrics": {},
-        "paper": {},
-        "dataset": model.card["dataset"],
-        "seed": seed,
-        "seconds": time.perf_counter() - began,
-        "hardware": hardware(device),
-        "versions": versions(),
+        starts = model.starts(num_chains, generator=generator)
+        options: dict[str, Any] = {"num_steps": num_steps, "trained": trained, "step_size": step_size}
+        options |= {"mean": model.mean, "temperature": temperature, "generator": generator}
+        runs[f"{temperature:g}"] = follow(starts, model.net, **options)
+    about = {"model": name, "resolution": starts.shape[-1], "step_size": step_size, "trained": trained, "runs": runs}
+    written = facts(began, seed=seed, device=device, **about, metrics={}, dataset=model.card["dataset"])
+    save_results(EXPERIMENT, "longrun", written, folder=results)
+    return written
+
+
+def annealed(first: float, num_steps: int) -> Callable[[int], float]:
+    """A temperature that falls in a straight line to 0 over the first 70 % of a chain's steps."""
+    return lambda step: first * max(0.0, 1 - step / (0.7 * num_steps))
+
+
+def ladder(
+    name: str = "synthesis/toilet",
+    *,
+    num_samples: int = 32,
+    num_alike: int = 8,
+    num_seeds: int = 3,
+    seed: int = 0,
+    data: str | Path | None = None,
+    results: Path = RESULTS,
+    device: str = "cpu",
+) -> dict:
+    """A shipped model sampled at many temperatures, as many steps as in training, with several seeds: ladder.json.
+
+    For each temperature (or annealing to 0) and seed: energy, share of full voxels, share between 0.1 and 0.9, mean
+    distance of two samples, of `num_alike` samples from one start, number of different samples, mean probability of the
+    category by the judge, and, where `data` has the training shapes, the distance to the nearest of them in units of a
+    test shape's. About 5 minutes on one core.
+    """
+    model, judge, began = load_pretrained(name, device=device), load_judge(device=device), time.perf_counter()
+    category, num_steps = name.split("/")[1], model.settings.num_steps
+    label, sets = judge.categories.index(category), None
+    if data is not None:
+        train, test = (load_shapes(data, category, split) for split in ("train", "test"))
+        sets = train.voxels, nearest(test.voxels, train.voxels).distance.mean().item()
+    schedules: dict[str, float | Callable[[int], float]] = {f"{t:g}": t for t in (0.0, 5e-5, 0.001, 0.01, 0.1, 1.0)}
+    schedules |= {f"{t:g} to 0": annealed(t, num_steps) for t in (0.1, 1.0)}
+    rows: dict[str, list[dict[str, float]]] = {which: [] for which in schedules}
+    with tqdm(total=len(schedules) * num_seeds * num_steps * (num_samples + num_alike), unit="chain step") as bar:
+        for which, temperature in schedules.items():
+            for number in range(seed, seed + num_seeds):
+                generator = torch.Generator(device).manual_seed(number)
+                starts = model.starts(num_samples, generator=generator)
+                starts = torch.cat([starts, starts[:1].repeat(num_alike, 1, 1, 1, 1)])
+                options: dict[str, Any] = {"num_steps": num_steps, "step_size": model.settings.step_size}
+                y = sample(starts, model.net, temperature=temperature, generator=generator, **options)
+                rows[which].append(measured(y, num_samples, model, sets))
+                made = uncentre(y[:num_samples], model.mean)
+                rows[which][-1]["class_probability"] = class_probability(judge.probabilities(made), label)
+                bar.update(num_steps * len(starts))
+    columns = {which: {key: [row[key] for row in several] for key in several[0]} for which, several in rows.items()}
+    about = {"model": name, "judge": judge.name, "num_samples": num_samples, "num_alike": num_alike, "rows": columns}
+    written = facts(began, seed=seed, device=device, **about, metrics={}, dataset=model.card["dataset"])
+    save_results(EXPERIMENT, "ladder", written, folder=results)
+    return written
+
+
+def measured(y: Tensor, num_samples: int, model: Pretrained, sets: tuple[Tensor, float] | None) -> dict[str, float]:
+    """The numbers of `ladder` that need no judge; from y[num_samples] on all chains had one start."""
+    energy, y = model.energy(y[:num_samples]).mean().item(), uncentre(y, model.mean).cpu()
+    made, binary = y[:num_samples], threshold(y[:num_samples])
+    row = {
+        "energy": energy,
+        "full": binary.mean().item(),
+        "unsure": ((made > 0.1) & (made < 0.9)).float().mean().item(),
+        "apart": apart(made),
+        "apart_from_one_start": apart(y[num_samples:]),
+        "different": len(binary.flatten(1).unique(dim=0)),
     }
-    save_results("temperature", "longrun", facts, folder=results)
-    return facts
+    if sets is not None:
+        near = nearest(made, sets[0])
+        row |= {"nearest": near.distance.mean().item() / sets[1], "distinct_nearest": near.row.unique().numel()}
+    return row
+
+
+VARIANTS = {"without noise": (0.0, 0.0), "with noise": (0.05, 0.0), "with noise, chains renewed": (0.05, 0.05)}
+"""Temperature of `contrast`, and the share of its chains that start again from noise at each iteration."""
+
+
+def contrast(
+    *,
+    num_iterations: int = 400,
+    num_steps: int = 10_000,
+    num_chains: int = 24,
+    seed: int = 0,
+    results: Path = RESULTS,
+    device: str = "cpu",
+) -> dict:
+    """The same small model learned with noise and without, then sampled for long: contrast.json.
+
+    Algorithm 1 on the embedded toilets at 16^3 with persistent chains, by the `VARIANTS`. Kept of each are a learning
+    curve, eight of its chains run on at its own temperature (`follow`), all of them after 200 steps without noise
+    (`cooled`), and eight new chains from noise after 2,000 steps and 200 without noise (`fresh`). About 10 minutes on
+    one core.
+    """
+    shapes, test = (load_shapes("furniture", "toilet", split, resolution=16) for split in ("train", "test"))
+    unit, began, runs = nearest(test.voxels, shapes.voxels).distance.mean().item(), time.perf_counter(), {}
+    for which, (temperature, renew) in VARIANTS.items():
+        generator = torch.Generator(device).manual_seed(seed)
+        net = DescriptorNet(Architecture(16, ((64, 8, 4), (96, 3, 1))), generator=generator, device=device)
+        begun = noise(num_chains, 16, std=0.5, generator=generator, device=device)
+        starts = Persistent(begun, renew=renew, std=0.5)
+        settings = Settings(
+            num_iterations,
+            num_steps=20,
+            step_size=0.02,
+            temperature=temperature,
+            batch_size=24,
+            learning_rate=Decay(1e-3, 2e-5, over=num_iterations),
+            data_noise=0.1,
+        )
+        run, curve = Run.begin(net, starts, settings, seed=seed), []
+        learning = learn(run, shapes.centred, settings)
+        for record in tqdm(learning, total=num_iterations, unit="iteration", desc=f"learning {which}"):
+            if record.iteration % max(1, num_iterations // 40) == 0:
+                near = nearest(uncentre(record.synthesized.cpu(), shapes.mean), shapes.voxels)
+                curve.append(
+                    {
+                        "iteration": record.iteration,
+                        "energy_gap": round(record.energy_gap, 4),
+                        "apart": round(apart(uncentre(record.synthesized.cpu(), shapes.mean)), 1),
+                        "nearest": round(near.distance.mean().item() / unit, 3),
+                        "distinct_nearest": near.row.unique().numel(),
+                    }
+                )
+        options: dict[str, Any] = {"step_size": settings.step_size, "generator": generator}
+        fresh = noise(min(8, num_chains), 16, std=0.5, generator=generator, device=device)
+        fresh = sample(fresh, net, num_steps=num_steps // 5, temperature=temperature, progress="new chains", **options)
+        ends = {
+            "cooled": sample(starts.chains, net, num_steps=200, temperature=0.0, **options),
+            "fresh": sample(fresh, net, num_steps=200, temperature=0.0, **options),
+        }
+        runs[which] = {
+            "temperature": temperature,
+            "renew": renew,
+            "curve": {key: [point[key] for point in curve] for key in curve[0]},
+            **{end: packed(threshold(uncentre(y, shapes.mean)).cpu()) for end, y in ends.items()},
+            **follow(
+                starts.chains[:8],
+                net,
+                mean=shapes.mean,
+                num_steps=num_steps,
+                trained=settings.num_steps,
+                temperature=temperature,
+                **options,
+            ),
+        }
+    dataset = {"name": shapes.dataset, "sha256": shapes.sha256, "category": "toilet", "num_train": len(shapes)}
+    written = facts(began, seed=seed, device=device, resolution=16, runs=runs, metrics={}, dataset=dataset)
+    save_results(EXPERIMENT, "contrast", written, folder=results)
+    return written
+
+
+def reproduce(
+    *, seed: int = 0, data: str | Path | None = None, results: Path = RESULTS, device: str = "cpu"
+) -> dict[str, dict]:
+    """All three parts."""
+    options: dict[str, Any] = {"seed": seed, "results": results, "device": device}
+    return {"longrun": longrun(**options), "ladder": ladder(data=data, **options), "contrast": contrast(**options)}
