@@ -5,7 +5,6 @@ different ways: `VoxNet` convolves the voxels themselves, `ViewNet` sees six dep
 conclusion does not hang on the judge.
 """
 
-import io
 import json
 import math
 import time
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 
 from dnet_lib.checkpoints import CheckpointError, read_tensors, shipped, write_tensors
 from dnet_lib.energy import SameConv3d
-from dnet_lib.files import atomic_write
+from dnet_lib.learning import read_state, write_state
 from dnet_lib.voxels import check_shapes, threshold
 
 FORMAT = "dnet_lib judge 1"
@@ -90,6 +89,17 @@ def depth_views(occupancy: Tensor) -> Tensor:
     return torch.stack(views, dim=1)
 
 
+def turned_logits(net: nn.Module, occupancy: Tensor, *, batch_size: int = 64) -> Tensor:
+    """A network's logits (N, C) of thresholded occupancy (N, 1, R, R, R), averaged over the four quarter-turns."""
+    device = next(net.parameters()).device
+    with torch.no_grad():
+        batches = [
+            sum(net(torch.rot90(batch, turn, (2, 3))) for turn in range(4)) / 4
+            for batch in threshold(occupancy.to(device)).split(batch_size)
+        ]
+    return torch.cat(batches)
+
+
 @dataclass(frozen=True, eq=False)
 class Judge:
     """A trained and calibrated classifier of 32^3 shapes, with a card (data, accuracy, ...)."""
@@ -104,13 +114,7 @@ class Judge:
     def logits(self, occupancy: Tensor, *, batch_size: int = 64) -> Tensor:
         """Calibrated logits (N, C) of occupancy (N, 1, 32, 32, 32), averaged over the four quarter-turns."""
         check_shapes(occupancy, resolution=RESOLUTION)
-        device = next(self.net.parameters()).device
-        with torch.no_grad():
-            batches = [
-                sum(self.net(torch.rot90(batch, turn, (2, 3))) for turn in range(4)) / 4
-                for batch in threshold(occupancy.to(device)).split(batch_size)
-            ]
-        return torch.cat(batches) / self.temperature
+        return turned_logits(self.net, occupancy, batch_size=batch_size) / self.temperature
 
     def probabilities(self, occupancy: Tensor) -> Tensor:
         """p(c | Y), (N, C), of occupancy (N, 1, 32, 32, 32); voxels are thresholded at 0.5 first, as in section 6.1."""
@@ -122,7 +126,7 @@ def vary(occupancy: Tensor, generator: torch.Generator) -> Tensor:
 
     Of two thirds of the shapes the turn is any angle, the size 0.75 to 1.25, the move up to 2 voxels along each axis.
     The others make quarter-turns only, because between the voxels thin parts fade. A fifth of all become shells and a
-    fifth lose what is thin: other voxelizations fill and drop otherwise.
+    fifth lose what is thin, unless that is most of it: other voxelizations fill and drop otherwise.
     """
     n, side, device = len(occupancy), occupancy.shape[-1], occupancy.device
 
@@ -146,8 +150,8 @@ def vary(occupancy: Tensor, generator: torch.Generator) -> Tensor:
     kind = uniform(0, 1).view(-1, 1, 1, 1, 1)
     inner = -F.max_pool3d(-F.pad(y, (1,) * 6), 3, stride=1)  # eroded: what lies under the surface
     opened = F.max_pool3d(inner, 3, stride=1, padding=1) * y
-    thin = torch.where(opened.flatten(1).sum(1) > 0.5 * y.flatten(1).sum(1), 1.0, 0.0).view(-1, 1, 1, 1, 1)
-    y = torch.where((kind > 0.8) & (thin > 0), opened, y)
+    remains = (opened.flatten(1).sum(1) > 0.5 * y.flatten(1).sum(1)).view(-1, 1, 1, 1, 1)
+    y = torch.where((kind > 0.8) & remains, opened, y)
     return torch.where(kind < 0.2, y * (1 - inner), y)
 
 
@@ -200,7 +204,7 @@ def fit(
     epochs: list[Epoch] = []
     parts: dict[str, Any] = {"net": net, "optimizer": optimizer, "schedule": schedule}
     if checkpoint is not None and Path(checkpoint).exists():
-        state = torch.load(checkpoint, weights_only=True)
+        state = read_state(checkpoint)
         for name, part in parts.items():
             part.load_state_dict(state[name])
         generator.set_state(state["generator"])
@@ -222,7 +226,7 @@ def fit(
             loss_sum += loss.item() / num_batches
             right += int((logits.argmax(1) == target).sum())
         net.eval()
-        logits, target = Judge("", net, (), 1.0, {}).logits(voxels[held_out]), labels[held_out].to(device)
+        logits, target = turned_logits(net, voxels[held_out]), labels[held_out].to(device)
         right_held_out, held_out_loss = (logits.argmax(1) == target).float().mean(), F.cross_entropy(logits, target)
         accuracy = right / (num_batches * batch_size)
         seconds = time.perf_counter() - began + (epochs[-1].seconds if epochs else 0)
@@ -231,10 +235,7 @@ def fit(
             state = {name: part.state_dict() for name, part in parts.items()}
             remembered = [tuple(epoch) for epoch in epochs]
             state |= {"generator": generator.get_state(), "dropout": torch.get_rng_state(), "epochs": remembered}
-            buffer = io.BytesIO()
-            torch.save(state, buffer)
-            with atomic_write(checkpoint) as part:
-                part.write_bytes(buffer.getbuffer())
+            write_state(state, checkpoint)
         yield epochs[-1]
 
 

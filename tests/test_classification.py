@@ -26,7 +26,7 @@ def test_the_results_of_a_tiny_network(tmp_path, monkeypatch):
     monkeypatch.setattr(classification, "load_shapes", lambda name, category, split, resolution: small(split))
     net = DescriptorNet(TINY, generator=torch.Generator().manual_seed(1))
     save_model(tmp_path / "synthesis" / "all.safetensors", Pretrained(net, 0.1, None, Chain(4, 0.02), {}))
-    classification.reproduce(data="furniture", seed=0, runs=tmp_path, weights=tmp_path, results=tmp_path)
+    classification.reproduce(data="furniture", seed=0, weights=tmp_path, results=tmp_path)
     facts = load_results("classification", folder=tmp_path)["all"]
     few, test = facts["few_labels"], small("test")
     assert facts["num_features"] == {"trained": 8 * 8 + 8 * 8, "untrained": 8 * 8 + 8 * 8, "voxels": 512}
@@ -59,4 +59,4 @@ def small(split: str):
 
 def test_without_the_model_it_says_what_is_missing(tmp_path):
     with pytest.raises(CheckpointError, match="no weights"):
-        classification.reproduce(data="furniture", seed=0, runs=tmp_path, weights=tmp_path, results=tmp_path)
+        classification.reproduce(data="furniture", seed=0, weights=tmp_path, results=tmp_path)

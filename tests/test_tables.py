@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from dnet_lib.checkpoints import CheckpointError
 from dnet_lib.presets import PAPER_TABLES
 from dnet_lib.reproduce import tables
 
@@ -31,6 +32,12 @@ def test_table_1_sets_the_score_of_real_shapes_beside_ours(tmp_path):
     _, [line] = tables.rows("table1", results=tmp_path)
     assert (line[1], line[3], line[5]) == (6.0, 6.5, 11.772)
     assert 7 < line[2] < 10 and 7 < line[4] < 10
+
+
+def test_a_table_without_its_model_says_what_to_do(tmp_path):
+    write(tmp_path, "bed", class_error=0.1)
+    with pytest.raises(CheckpointError, match="train it with table1"):
+        tables.rows("table1", results=tmp_path)
 
 
 def test_a_table_as_text_is_markdown():

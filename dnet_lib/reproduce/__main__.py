@@ -73,7 +73,7 @@ def run(options: dict) -> None:
             print(name, judges.reproduce(name, **options)["metrics"])
     elif experiment == "table5":
         options["data"] = options["data"] or "modelnet10"
-        print(classification.reproduce(**options)["metrics"])
+        print(classification.reproduce(**{k: v for k, v in options.items() if k != "runs"})["metrics"])
     elif experiment == "longrun":
         longrun.reproduce(**{k: options[k] for k in ("seed", "data", "device", "results")})
     else:

@@ -16,7 +16,7 @@ from dnet_lib.checkpoints import RESULTS, WEIGHTS, load_model, save_results
 from dnet_lib.data import ShapeSet, load_shapes
 from dnet_lib.energy import DescriptorNet
 from dnet_lib.features import choose, features, logistic_regression
-from dnet_lib.reproduce.record import hardware, versions
+from dnet_lib.reproduce.record import provenance, source
 from dnet_lib.voxels import down_scale
 
 SHARES = (0.01, 0.05, 0.10, 0.25, 1.0)
@@ -30,11 +30,11 @@ def descriptions(net: DescriptorNet, shapes: ShapeSet, mean: float) -> dict[str,
 
     The untrained network has the same architecture, fresh N(0, 0.001^2) weights and seed 0.
     """
-    untrained = DescriptorNet(net.architecture, generator=torch.Generator().manual_seed(0))
-    y = shapes.voxels - mean
+    untrained = DescriptorNet(net.architecture, generator=torch.Generator().manual_seed(0)).to(net.dense.weight.device)
+    y = (shapes.voxels - mean).to(net.dense.weight.device)
     return {
-        "trained": features(net, y),
-        "untrained": features(untrained, y),
+        "trained": features(net, y).cpu(),
+        "untrained": features(untrained, y).cpu(),
         "voxels": down_scale(shapes.voxels, 2).flatten(1),
     }
 
@@ -59,13 +59,11 @@ def reproduce(
     *,
     data: str,
     seed: int,
-    runs: Path,
     weights: Path = WEIGHTS,
     results: Path = RESULTS,
     device: str = "cpu",
 ) -> dict:
     """Classify by the features of synthesis/all; writes classification/all.json. Choices see training shapes only."""
-    del runs  # nothing here is long enough to be resumed
     began = time.perf_counter()
     model = load_model(weights / "synthesis" / "all.safetensors", device=device)
     resolution = model.net.architecture.resolution
@@ -104,11 +102,8 @@ def reproduce(
         "confusion": {name: matrix.tolist() for name, matrix in wrong.items()},
         "picture": picture(x["trained"], x_test["trained"], test),
         "picture_untrained": picture(x["untrained"], x_test["untrained"], test),
-        "dataset": {"name": train.dataset, "sha256": train.sha256, "num_train": len(train), "num_test": len(test)},
-        "seed": seed,
-        "seconds": time.perf_counter() - began,
-        "hardware": hardware(device),
-        "versions": versions(),
+        "dataset": source(train, num_train=len(train), num_test=len(test)),
+        **provenance(seed=seed, seconds=time.perf_counter() - began, device=device),
     }
     save_results("classification", "all", facts, folder=results)
     return facts

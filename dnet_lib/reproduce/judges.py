@@ -6,10 +6,21 @@ import torch
 from tqdm.auto import tqdm
 
 from dnet_lib.checkpoints import RESULTS, WEIGHTS, save_results
-from dnet_lib.classify import NETS, RESOLUTION, Judge, calibrate, fit, hold_out, load_judge, reliability, save_judge
+from dnet_lib.classify import (
+    NETS,
+    RESOLUTION,
+    Judge,
+    calibrate,
+    fit,
+    hold_out,
+    load_judge,
+    reliability,
+    save_judge,
+    turned_logits,
+)
 from dnet_lib.data import ShapeSet, load_shapes
 from dnet_lib.metrics import class_error, class_probability, inception_score
-from dnet_lib.reproduce.record import hardware, versions
+from dnet_lib.reproduce.record import provenance, source
 
 HELD_OUT = 0.1
 """Share of the training split on which epochs are watched and the temperature is fitted."""
@@ -51,18 +62,15 @@ def reproduce(
         for epoch in bar:
             curve.append(epoch._asdict())
             bar.set_postfix(loss=f"{epoch.loss:.3f}", held_out=f"{epoch.held_out_accuracy:.3f}")
-    plain = Judge(name, net.eval().requires_grad_(False), shapes.categories, 1.0, {})
-    logits, labels = plain.logits(shapes.voxels[held_out]).cpu(), shapes.labels[held_out]
+    net = net.eval().requires_grad_(False)
+    logits, labels = turned_logits(net, shapes.voxels[held_out]).cpu(), shapes.labels[held_out]
     temperature = calibrate(logits, labels)
     facts = {
-        "dataset": {"name": shapes.dataset, "sha256": shapes.sha256, "num_train": int((~held_out).sum())},
-        "seed": seed,
-        "seconds": curve[-1]["seconds"],
-        "hardware": hardware(device),
-        "versions": versions(),
+        "dataset": source(shapes, num_train=int((~held_out).sum())),
+        **provenance(seed=seed, seconds=curve[-1]["seconds"], device=device),
     }
     path = weights / "judges" / f"{name}.safetensors"
-    save_judge(path, Judge(name, plain.net, shapes.categories, temperature, facts))
+    save_judge(path, Judge(name, net, shapes.categories, temperature, facts))
     judge = load_judge(path, device=device)  # as it ships: in half precision
     test = load_shapes(data, None, "test", RESOLUTION)
     probabilities = judge.probabilities(test.voxels).cpu()

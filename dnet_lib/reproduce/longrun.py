@@ -22,7 +22,7 @@ from dnet_lib.langevin import DivergedError, langevin, sample
 from dnet_lib.learning import Run, Settings, learn
 from dnet_lib.metrics import class_probability, distances, nearest
 from dnet_lib.presets import Decay
-from dnet_lib.reproduce.record import hardware, packed, versions
+from dnet_lib.reproduce.record import packed, provenance, source
 from dnet_lib.starts import Persistent, noise
 from dnet_lib.voxels import threshold, uncentre
 
@@ -86,8 +86,7 @@ def rounded(values: Tensor, digits: int) -> list[float]:
 
 def facts(began: float, *, seed: int, device: str, **about: object) -> dict:
     """What each of the results files says."""
-    machine = {"hardware": hardware(device), "versions": versions()}
-    return {"paper": {}, **about, "seed": seed, "seconds": time.perf_counter() - began, **machine}
+    return {"paper": {}, **about, **provenance(seed=seed, seconds=time.perf_counter() - began, device=device)}
 
 
 def longrun(
@@ -259,7 +258,7 @@ def contrast(
                 **options,
             ),
         }
-    dataset = {"name": shapes.dataset, "sha256": shapes.sha256, "category": "toilet", "num_train": len(shapes)}
+    dataset = source(shapes, category="toilet", num_train=len(shapes))
     written = facts(began, seed=seed, device=device, resolution=16, runs=runs, metrics={}, dataset=dataset)
     save_results(EXPERIMENT, "contrast", written, folder=results)
     return written

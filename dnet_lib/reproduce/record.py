@@ -8,16 +8,25 @@ import torch
 from torch import Tensor
 
 from dnet_lib import __version__
+from dnet_lib.data import ShapeSet
+
+JUDGES = {"voxnet": "", "views": "_views"}
+"""The judges, and what ends the names of their numbers in results."""
 
 
-def hardware(device: str) -> str:
-    """Processor, threads and device."""
-    return f"{platform.machine()}, {torch.get_num_threads()} threads, {device}"
+def provenance(*, seed: int, seconds: float, device: str) -> dict:
+    """What made a result, and how long it took."""
+    return {
+        "seed": seed,
+        "seconds": seconds,
+        "hardware": f"{platform.machine()}, {torch.get_num_threads()} threads, {device}",
+        "versions": {"dnet_lib": __version__, "torch": torch.__version__, "python": platform.python_version()},
+    }
 
 
-def versions() -> dict[str, str]:
-    """Versions of what computed the numbers."""
-    return {"dnet_lib": __version__, "torch": torch.__version__, "python": platform.python_version()}
+def source(shapes: ShapeSet, **about: object) -> dict:
+    """Which data a result belongs to."""
+    return {"name": shapes.dataset, "sha256": shapes.sha256, **about}
 
 
 def packed(binary: Tensor) -> str:

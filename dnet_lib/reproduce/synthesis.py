@@ -9,8 +9,17 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from dnet_lib.checkpoints import RESULTS, WEIGHTS, Pretrained, load_model, load_results, save_model, save_results
-from dnet_lib.classify import NETS, RESOLUTION, load_judge
+from dnet_lib.checkpoints import (
+    RESULTS,
+    WEIGHTS,
+    CheckpointError,
+    Pretrained,
+    load_model,
+    load_results,
+    save_model,
+    save_results,
+)
+from dnet_lib.classify import RESOLUTION, load_judge
 from dnet_lib.data import ShapeSet, load_shapes
 from dnet_lib.energy import DescriptorNet
 from dnet_lib.files import atomic_write
@@ -25,7 +34,7 @@ from dnet_lib.metrics import (
     one_nn_accuracy,
 )
 from dnet_lib.presets import PAPER_TABLES, Synthesis
-from dnet_lib.reproduce.record import hardware, packed, versions
+from dnet_lib.reproduce.record import JUDGES, packed, provenance, source
 from dnet_lib.starts import CoarseGaussian, Persistent, noise
 from dnet_lib.voxels import threshold, uncentre
 
@@ -95,8 +104,8 @@ def judged(samples: Tensor, category: str) -> dict[str, float]:
     metrics: dict[str, float] = {}
     if samples.shape[-1] != RESOLUTION:
         return metrics
-    for name in NETS:
-        judge, ending = load_judge(name), "" if name == "voxnet" else f"_{name}"
+    for name, ending in JUDGES.items():
+        judge = load_judge(name)
         if category == ALL:
             score = inception_score(judge.probabilities(samples), splits=NUM_SPLITS)
             metrics |= {f"inception_score{ending}": score.mean, f"inception_score_std{ending}": score.std}
@@ -167,7 +176,10 @@ def evaluate(
     What the judges say of the chains' starts, before the first step, is kept beside it: the rest is the descriptor's.
     """
     model = load_model(weights / preset.experiment / f"{category}.safetensors", device=device)
-    facts = load_results(preset.experiment, folder=results)[category] | {"paper": in_the_paper(category)}
+    known = load_results(preset.experiment, folder=results)
+    if category not in known:
+        raise CheckpointError(f"no results of {category} in {results / preset.experiment}: train it without --evaluate")
+    facts = known[category] | {"paper": in_the_paper(category)}
     if data is not None:
         facts["metrics"] = {}
     began = time.perf_counter()
@@ -205,11 +217,8 @@ def reproduce(
         "metrics": {},
         "paper": in_the_paper(category),
         "preset": asdict(preset),
-        "dataset": {"name": shapes.dataset, "sha256": shapes.sha256, "category": category, "num_train": len(shapes)},
-        "seed": seed,
-        "seconds": run.seconds,
-        "hardware": hardware(device),
-        "versions": versions(),
+        "dataset": source(shapes, category=category, num_train=len(shapes)),
+        **provenance(seed=seed, seconds=run.seconds, device=device),
         "curve": {key: [row[key] for row in curve] for key in curve[0]} if curve else {},
     }
     card = {k: facts[k] for k in ("preset", "dataset", "seed", "versions")}

@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-from dnet_lib.checkpoints import RESULTS, load_results
+from dnet_lib.checkpoints import RESULTS, CheckpointError, load_results
 from dnet_lib.presets import PAPER_TABLES
+from dnet_lib.reproduce.record import JUDGES
 
 METRICS = {"table1": "inception_score", "table2": "class_probability", "table3": "class_error"}
-JUDGES = {"voxnet": "", "views": "_views"}
-"""The judges, and what ends the names of their numbers."""
 
 Row = tuple[str | float, ...]
 
@@ -21,6 +20,8 @@ def rows(table: str, *, results: Path = RESULTS) -> tuple[tuple[str, ...], list[
     ours, judges, paper = load_results("synthesis", folder=results), load_results("judges"), PAPER_TABLES[metric]
     header = ("", *(f"{who}, {judge}" for judge in JUDGES for who in ("ours", "real test shapes")), "paper")
     if table == "table1":
+        if "all" not in ours:
+            raise CheckpointError(f"no results of the model of all categories in {results}: train it with table1")
         whole = ours["all"]["metrics"]
         numbers = [x for j, end in JUDGES.items() for x in (whole[metric + end], judges[j]["metrics"][metric])]
         return header, [("all", *numbers, paper["ours"][0])]
