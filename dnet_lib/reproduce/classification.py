@@ -15,7 +15,8 @@ from tqdm.auto import tqdm
 from dnet_lib.checkpoints import RESULTS, WEIGHTS, load_model, save_results
 from dnet_lib.data import ShapeSet, load_shapes
 from dnet_lib.energy import DescriptorNet
-from dnet_lib.features import choose, features, logistic_regression
+from dnet_lib.features import POOLS, STRENGTHS, choose, features, logistic_regression
+from dnet_lib.presets import PAPER_TABLES
 from dnet_lib.reproduce.record import provenance, source
 from dnet_lib.voxels import down_scale
 
@@ -96,6 +97,8 @@ def reproduce(
     metrics["accuracy_untrained"], metrics["accuracy_voxels"] = few["untrained"]["1"][0], few["voxels"]["1"][0]
     facts = {
         "metrics": metrics,
+        "paper": {"accuracy": PAPER_TABLES["accuracy"]["ours"]},
+        "preset": {"pools": POOLS, "strengths": STRENGTHS, "shares": SHARES, "draws": DRAWS},
         "num_features": {name: part.shape[1] for name, part in x.items()},
         "few_labels": few,
         "cross_validation": cross_validation,

@@ -66,6 +66,8 @@ def reproduce(
     logits, labels = turned_logits(net, shapes.voxels[held_out]).cpu(), shapes.labels[held_out]
     temperature = calibrate(logits, labels)
     facts = {
+        "paper": {},
+        "preset": {"num_epochs": num_epochs, "held_out": HELD_OUT},
         "dataset": source(shapes, num_train=int((~held_out).sum())),
         **provenance(seed=seed, seconds=curve[-1]["seconds"], device=device),
     }

@@ -111,7 +111,15 @@ def longrun(
         options: dict[str, Any] = {"num_steps": num_steps, "trained": trained, "step_size": step_size}
         options |= {"mean": model.mean, "temperature": temperature, "generator": generator}
         runs[f"{temperature:g}"] = follow(starts, model.net, **options)
-    about = {"model": name, "resolution": starts.shape[-1], "step_size": step_size, "trained": trained, "runs": runs}
+    preset = {"num_chains": num_chains, "num_steps": num_steps, "temperatures": temperatures}
+    about = {
+        "preset": preset,
+        "model": name,
+        "resolution": starts.shape[-1],
+        "step_size": step_size,
+        "trained": trained,
+        "runs": runs,
+    }
     written = facts(began, seed=seed, device=device, **about, metrics={}, dataset=model.card["dataset"])
     save_results(EXPERIMENT, "longrun", written, folder=results)
     return written
@@ -162,7 +170,8 @@ def ladder(
                 rows[which][-1]["class_probability"] = class_probability(judge.probabilities(made), label)
                 bar.update(num_steps * len(starts))
     columns = {which: {key: [row[key] for row in several] for key in several[0]} for which, several in rows.items()}
-    about = {"model": name, "judge": judge.name, "num_samples": num_samples, "num_alike": num_alike, "rows": columns}
+    preset = {"num_samples": num_samples, "num_alike": num_alike, "num_seeds": num_seeds}
+    about = {"preset": preset, "model": name, "judge": judge.name, "rows": columns}
     written = facts(began, seed=seed, device=device, **about, metrics={}, dataset=model.card["dataset"])
     save_results(EXPERIMENT, "ladder", written, folder=results)
     return written
@@ -259,7 +268,9 @@ def contrast(
             ),
         }
     dataset = source(shapes, category="toilet", num_train=len(shapes))
-    written = facts(began, seed=seed, device=device, resolution=16, runs=runs, metrics={}, dataset=dataset)
+    preset = {"num_iterations": num_iterations, "num_steps": num_steps, "num_chains": num_chains}
+    about: dict[str, Any] = {"preset": preset, "resolution": 16, "runs": runs}
+    written = facts(began, seed=seed, device=device, **about, metrics={}, dataset=dataset)
     save_results(EXPERIMENT, "contrast", written, folder=results)
     return written
 
