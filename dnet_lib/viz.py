@@ -29,7 +29,7 @@ MimeBundle = tuple[dict[str, Any], dict[str, Any]]  # data and metadata, as IPyt
 
 BLUE, ORANGE, GREEN, PINK, SKY, RUST, INK = "#3d7ab8", "#e08e1b", "#2f9e77", "#c7709f", "#62b0e0", "#cf5f26", "#2b3440"
 PALETTE = (BLUE, ORANGE, GREEN, PINK, SKY, RUST, INK)  # told apart by colour-blind readers, in this order
-GROUPS = (*PALETTE, "#8e5bb5", "#8fa12a", "#e0607e")  # for the groups of `points`
+GROUPS = (*PALETTE[:6], "#8a929b", "#8e5bb5", "#8fa12a", "#e0607e")  # for the groups of `points`, on light and dark
 PAPER, SHAPE = "#f6f7f9", "#6ca0d6"
 YAW, PITCH = 35.0, 22.0  # degrees: every shape first shows its front (-y), seen from above
 ANGLE = 12.0  # degrees of view across the longer side: nearly parallel, so that all shapes of a row look alike
