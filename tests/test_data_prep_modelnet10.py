@@ -214,7 +214,7 @@ def when_some_are_done(folder, process, size=50_000):
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on_and_ends_the_same(tmp_path):
-    path = make_zip(tmp_path / "m.zip", count=160)
+    path = make_zip(tmp_path / "m.zip", count=480)
     voxelize_zip(path, tmp_path / "whole.npz", Recipe(), workers=2)
     folder = tmp_path / "killed"
     process = start(path, folder / "a.npz")
