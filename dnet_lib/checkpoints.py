@@ -16,8 +16,9 @@ from dnet_lib.energy import Architecture, DescriptorNet
 from dnet_lib.fast import freeze
 from dnet_lib.files import atomic_write
 from dnet_lib.langevin import Generators, langevin, sample, white_noise
+from dnet_lib.projections import Projection, hidden_voxels, missing_detail
 from dnet_lib.starts import CoarseGaussian
-from dnet_lib.voxels import uncentre
+from dnet_lib.voxels import ShapeError, centre, check_shapes, fill_hidden, uncentre, up_scale
 
 WEIGHTS = Path(__file__).parent / "weights"
 RESULTS = Path(__file__).parent / "results"
@@ -30,7 +31,7 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True)
 class Chain:
-    """How a trained model is sampled from scratch."""
+    """How a trained model is sampled: from scratch, or from the incomplete shapes it learned to complete."""
 
     num_steps: int
     step_size: float
@@ -84,14 +85,48 @@ class Pretrained:
 
     def sample(self, num_samples: int, *, generator: Generators = None, progress: bool | str = False) -> Tensor:
         """New shapes: occupancy (N, 1, R, R, R), about in [0, 1]; threshold at 0.5 for binary ones."""
-        y = self.starts(num_samples, generator=generator)
-        y = sample(y, self.net, **asdict(self.settings), generator=generator, progress=progress)
-        return uncentre(y, self.mean)
+        return self._revise(self.starts(num_samples, generator=generator), None, generator, progress)
+
+    def _revise(self, y: Tensor, projection: Projection | None, generator: Generators, progress: bool | str) -> Tensor:
+        """Occupancy at the end of the model's chain from centred shapes, which keeps what `projection` removes."""
+        options = {**asdict(self.settings), "projection": projection, "generator": generator, "progress": progress}
+        return uncentre(sample(y, self.net, **options), self.mean)
+
+    def recover(
+        self, occupancy: Tensor, hidden: Tensor, *, generator: Generators = None, progress: bool | str = False
+    ) -> Tensor:
+        """Shapes whose hidden voxels a chain has filled in; the visible ones stay as they are (Algorithm 4).
+
+        Occupancy (N, 1, R, R, R) and a boolean mask of the same shape, True where a voxel is hidden (and not read).
+        The result is about in [0, 1]; threshold at 0.5 for binary shapes.
+        """
+        resolution = self.net.architecture.resolution
+        y = check_shapes(fill_hidden(occupancy, hidden), name="the visible voxels", resolution=resolution)
+        y = self._revise(centre(y, self.mean), hidden_voxels(hidden), generator, progress)
+        return torch.where(hidden, y, occupancy)
+
+    def revise(self, occupancy: Tensor, *, generator: Generators = None, progress: bool | str = False) -> Tensor:
+        """Shapes at the end of the model's chain from given ones (N, 1, R, R, R), occupancy; all voxels may move."""
+        check_shapes(occupancy, resolution=self.net.architecture.resolution)
+        return self._revise(centre(occupancy, self.mean), None, generator, progress)
+
+    def super_resolve(self, coarse: Tensor, *, generator: Generators = None, progress: bool | str = False) -> Tensor:
+        """Shapes (N, 1, R, R, R) whose block means are `coarse` (N, 1, R/d, R/d, R/d), occupancy (Algorithm 5)."""
+        resolution = self.net.architecture.resolution
+        check_shapes(coarse, name="the low-resolution shapes")
+        if resolution % coarse.shape[-1]:
+            raise ShapeError(f"{coarse.shape[-1]}^3 shapes cannot be expanded to this model's {resolution}^3")
+        scale = resolution // coarse.shape[-1]
+        return self._revise(centre(up_scale(coarse, scale), self.mean), missing_detail(scale), generator, progress)
 
 
-def save_model(path: str | Path, model: Pretrained) -> None:
-    """Write a model as one safetensors file, beside and renamed. Its card must be JSON."""
-    tensors = {f"net.{name}": tensor for name, tensor in model.net.state_dict().items()}
+def save_model(path: str | Path, model: Pretrained, *, half: bool = False) -> None:
+    """Write a model as one safetensors file, beside and renamed. Its card must be JSON.
+
+    `half` stores the network's weights in half precision; they are read back as float32.
+    """
+    weights = model.net.state_dict()
+    tensors = {f"net.{name}": tensor.half() if half else tensor for name, tensor in weights.items()}
     about: dict[str, Any] = {
         "architecture": asdict(model.net.architecture),
         "mean": model.mean,
@@ -146,6 +181,7 @@ def load_model(path: str | Path, *, device: torch.device | str = "cpu") -> Pretr
         with torch.device("meta"):  # nothing is allocated before the weights are known to fit
             net = DescriptorNet(Architecture(**described))
         weights = {name.removeprefix("net."): t for name, t in tensors.items() if name.startswith("net.")}
+        weights = {name: t.float() if t.dtype == torch.half else t for name, t in weights.items()}
         net.load_state_dict(weights, assign=True)
         start = None
         if about["start"]:

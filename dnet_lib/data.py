@@ -65,7 +65,8 @@ def load_shapes(name: str | Path, category: str | None = None, split: str = "tra
                 a voxel archive
     category    one of the archive's categories, or None for all
     split       "train" or "test"
-    resolution  voxels a side. A larger grid is cut into blocks (`coarsen`), a smaller one padded with empty voxels
+    resolution  voxels a side. A larger grid loses an empty border or is cut into blocks (`coarsen`), a smaller one is
+                padded with empty voxels
 
     Raises `DataError` for an unknown name, category, split or resolution, or a broken archive.
     """
@@ -163,6 +164,11 @@ def _fit(voxels: Tensor, resolution: int) -> Tensor:
     side = voxels.shape[-1]
     if side > resolution and side % resolution == 0:
         return coarsen(voxels, side // resolution)
+    border = (side - resolution) // 2
+    if side > resolution and (side - resolution) % 2 == 0:
+        inner = voxels[..., border:-border, border:-border, border:-border]
+        if inner.sum() == voxels.sum():
+            return inner.contiguous()
     if side <= resolution and (resolution - side) % 2 == 0:
         return pad(voxels, (resolution - side) // 2)
     raise DataError(f"a {side}^3 archive cannot give {resolution}^3 shapes: make one with `dnet-data --resolution`")

@@ -98,7 +98,9 @@ PAPER_LAYERS = ((200, 16, 3), (100, 6, 2))
 COMPACT_LAYERS = {
     8: ((64, 4, 1), (96, 4, 2)),
     16: ((48, 6, 2), (96, 4, 2)),
+    24: ((32, 4, 2), (64, 4, 2), (96, 4, 2)),
     32: ((32, 4, 2), (64, 4, 2), (96, 4, 2)),
+    64: ((32, 4, 2), (48, 4, 2), (64, 4, 2), (96, 4, 2)),
 }
 
 
@@ -141,7 +143,7 @@ class DescriptorNet(nn.Module):
 
     @classmethod
     def compact(cls, resolution: int = 32, **options) -> Self:
-        """A network of under 0.7 million weights for a laptop's CPU, at 8^3, 16^3 or 32^3."""
+        """A network of under 0.7 million weights for a laptop's CPU, at 8^3, 16^3, 24^3, 32^3 or 64^3."""
         if resolution not in COMPACT_LAYERS:
             raise ValueError(
                 f"compact networks exist at {sorted(COMPACT_LAYERS)}, not {resolution}: give an Architecture"

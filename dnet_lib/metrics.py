@@ -101,6 +101,20 @@ def recovery_error(recovered: Tensor, truth: Tensor, hidden: Tensor) -> float:
     return (recovered - truth).abs()[hidden].double().mean().item()
 
 
+def intersection_over_union(a: Tensor, b: Tensor, *, level: float = 0.5) -> Tensor:
+    """|A and B| / |A or B| of pairs of thresholded shapes, (N,) in [0, 1]; two empty shapes agree: 1.
+
+    Occupancy (N, 1, R, R, R) twice.
+    """
+    check_shapes(b, name="the reference shapes")
+    check_shapes(a, resolution=b.shape[-1])
+    if len(a) != len(b):
+        raise ShapeError(f"{len(a)} shapes cannot be compared with {len(b)} references: pair them")
+    full_a, full_b = ((y > level).flatten(1) for y in (a, b))
+    union = (full_a | full_b).sum(1)
+    return torch.where(union > 0, (full_a & full_b).sum(1) / union.clamp(min=1), 1.0)
+
+
 def distances(a: Tensor, b: Tensor, *, measure: Measure = "voxels", level: float = 0.5) -> Tensor:
     """Distances of all pairs of two batches of thresholded shapes, (N, M), by one matrix product.
 

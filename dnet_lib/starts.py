@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from dnet_lib.langevin import Generators, white_noise
-from dnet_lib.projections import Projection
-from dnet_lib.voxels import ShapeError, down_scale, up_scale
+from dnet_lib.projections import Projection, hidden_voxels, missing_detail
+from dnet_lib.voxels import ShapeError, check_scale, corrupt, down_scale, fill_hidden, up_scale
 
 
 class Starts(Protocol):
@@ -134,6 +134,34 @@ class PersistentData(_Remembered):
     def begin(self, observed, index, generator):
         self._slots = index
         return self.chains[index], None
+
+
+@dataclass(frozen=True)
+class Corrupted(_Stateless):
+    """The observed shapes with a share of their voxels hidden, which alone may move: recovery, Algorithm 4.
+
+    Masks are fresh at every iteration. Hidden voxels start at the mean of the visible ones of the same shape.
+    """
+
+    share: float
+    """Of the voxels, hidden at random."""
+
+    def begin(self, observed, index, generator):
+        _, hidden = corrupt(observed, self.share, generator=generator)
+        return fill_hidden(observed, hidden), hidden_voxels(hidden)
+
+
+@dataclass(frozen=True)
+class LowResolution(_Stateless):
+    """The observed shapes' low-resolution versions, up-scaled; only missing detail may move: Algorithm 5."""
+
+    scale: int
+
+    def __post_init__(self) -> None:
+        check_scale(self.scale)
+
+    def begin(self, observed, index, generator):
+        return up_scale(down_scale(observed, self.scale), self.scale), missing_detail(self.scale)
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,9 +4,15 @@ A batch of shapes is a float tensor of shape (N, 1, R, R, R). *Occupancy* lies i
 training set's scalar voxel mean subtracted. The axes are (y, x, z) of 3D ShapeNets: the last one points up.
 """
 
+from typing import Literal, get_args
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+Kind = Literal["half", "cube", "behind"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+"""What `hide` can hide beside a random share."""
 
 
 class ShapeError(ValueError):
@@ -94,3 +100,49 @@ def corrupt(
     order = torch.rand(y.shape[0], y[0].numel(), generator=generator, device=y.device).argsort(dim=1)
     hidden = (order < round(share * y[0].numel())).view(y.shape)
     return torch.where(hidden, torch.full_like(y, fill), y), hidden
+
+
+def fill_hidden(y: Tensor, hidden: Tensor) -> Tensor:
+    """Shapes whose hidden voxels are set to the mean of the same shape's visible ones (0 where none is visible).
+
+    Shapes (N, 1, R, R, R) of any range; `hidden` boolean, True where a voxel is hidden. Hidden voxels are not read, and
+    may hold anything, NaN too.
+    """
+    if hidden.dtype != torch.bool or hidden.shape != y.shape:
+        raise ShapeError(f"`hidden` must be a boolean mask {tuple(y.shape)}, not {hidden.dtype} {tuple(hidden.shape)}")
+    seen = y.masked_fill(hidden, 0)
+    count = (~hidden).flatten(1).sum(1).clamp(min=1)
+    mean = seen.flatten(1).sum(1) / count
+    return torch.where(hidden, mean.view(-1, 1, 1, 1, 1), seen)
+
+
+def hide(y: Tensor, kind: Kind, *, generator: torch.Generator | None = None) -> Tensor:
+    """A mask (N, 1, R, R, R), True where a voxel of `y` (occupancy) is hidden: a connected part of each shape.
+
+    kind  "half": a plane cuts the grid in two along a random axis, and one side is gone
+          "cube": a cube of half the grid's side is gone, at a random place
+          "behind": one view along the first axis; what lies behind the first full voxel of a ray is unseen
+    """
+    if kind not in KINDS:
+        raise ValueError(f"unknown kind {kind!r}: choose from {', '.join(KINDS)}")
+    n, side, device = len(check_shapes(y)), y.shape[-1], y.device
+    if kind == "behind":
+        full = threshold(y)
+        return full.cumsum(2) - full > 0
+    places = torch.arange(side, device=device).expand(n, side)
+    if kind == "half":
+        axis = torch.randint(3, (n, 1), generator=generator, device=device)
+        upper = torch.randint(2, (n, 1), generator=generator, device=device).bool()
+        inside = torch.where(upper, places >= side // 2, places < side // 2)
+        lines = [inside | (axis != k) for k in range(3)]
+    else:
+        low = torch.randint(side - side // 2 + 1, (3, n, 1), generator=generator, device=device)
+        lines = [(places >= low[k]) & (places < low[k] + side // 2) for k in range(3)]
+    first, second, third = lines
+    return (first[:, None, :, None, None] & second[:, None, None, :, None] & third[:, None, None, None, :]).contiguous()
+
+
+def flip(occupancy: Tensor, share: float, *, generator: torch.Generator | None = None) -> Tensor:
+    """Binary shapes of which a random share of the voxels is flipped: full ones empty, empty ones full."""
+    _, flipped = corrupt(occupancy, share, generator=generator)
+    return torch.where(flipped, 1 - occupancy, occupancy)

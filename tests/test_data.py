@@ -272,3 +272,16 @@ def test_unsupported_compression_is_refused(toy):
     toy.write_bytes(whole)
     with pytest.raises(DataError, match=r"toy\.npz"):
         load_shapes(toy, resolution=4)
+
+
+def test_an_empty_border_is_cut_off_and_a_filled_one_is_not(tmp_path):
+    inner = np.random.default_rng(0).random((9, 4, 4, 4)) < 0.3
+    grids = np.pad(inner, ((0, 0), (1, 1), (1, 1), (1, 1)))
+    manifest = np.array(json.dumps({"dataset": "toy", "resolution": 6, "version": 1}))
+    archive = arrays(6, voxels=np.packbits(grids.reshape(9, -1), axis=1), manifest=manifest)
+    shapes = load_shapes(written(tmp_path / "a.npz", archive), resolution=4)
+    np.testing.assert_array_equal(shapes.voxels[:, 0].numpy(), inner[archive["split"] == "train"])
+    grids[0, 0, 0, 0] = True
+    archive = arrays(6, voxels=np.packbits(grids.reshape(9, -1), axis=1), manifest=manifest)
+    with pytest.raises(DataError, match=r"6\^3 archive cannot give 4\^3"):
+        load_shapes(written(tmp_path / "b.npz", archive), resolution=4)

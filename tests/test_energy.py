@@ -93,7 +93,7 @@ def test_the_papers_network_at_64_and_on_no_device():
     assert net.energy(torch.zeros(3, 1, 64, 64, 64, device="meta")).shape == (3,)
 
 
-@pytest.mark.parametrize("resolution", [8, 16, 32])
+@pytest.mark.parametrize("resolution", [8, 16, 24, 32, 64])
 def test_compact_networks_are_small(resolution):
     net = DescriptorNet.compact(resolution)
     assert sum(p.numel() for p in net.parameters()) < 700_000
@@ -238,8 +238,8 @@ def test_architectures_that_cannot_be_are_refused(settings, message):
 
 
 def test_an_architecture_for_no_compact_network():
-    with pytest.raises(ValueError, match=r"8, 16, 32.*not 24"):
-        DescriptorNet.compact(24)
+    with pytest.raises(ValueError, match=r"8, 16, 24, 32, 64.*not 12"):
+        DescriptorNet.compact(12)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,18 @@ LIBRARY, PREPARATION = ROOT / "dnet_lib", ROOT / "data_prep"
 # Each room imports only rooms above it.
 ROOMS = (
     *("files", "voxels", "data", "energy", "convolutions", "fast", "projections", "langevin", "starts", "learning"),
-    *("multigrid", "features", "metrics", "diagnostics", "checkpoints", "classify", "presets", "viz", "reproduce"),
+    *(
+        "multigrid",
+        "features",
+        "metrics",
+        "diagnostics",
+        "checkpoints",
+        "classify",
+        "baselines",
+        "presets",
+        "viz",
+        "reproduce",
+    ),
 )
 
 

@@ -18,6 +18,7 @@ from dnet_lib import (
     coverage,
     distances,
     inception_score,
+    intersection_over_union,
     load_shapes,
     minimum_matching_distance,
     nearest,
@@ -394,3 +395,11 @@ def test_the_papers_tables_have_no_typing_slips():
                 assert mean == pytest.approx(average, abs=6e-5), (table, method)
     assert np.mean([row["ours"] for row in PAPER_TABLES["class_error"].values()]) == pytest.approx(0.06712)
     assert len(PAPER_TABLES["accuracy"]) == 13 and len(PAPER_TABLES["inception_score"]) == 6
+
+
+def test_intersection_over_union_of_pairs():
+    a, b = shapes((0, 1, 2), (), (4,)), shapes((1, 2, 3, 4), (), (5,))
+    assert intersection_over_union(a, b).tolist() == pytest.approx([2 / 5, 1.0, 0.0])
+    torch.testing.assert_close(1 - intersection_over_union(a, b), distances(a, b, measure="iou").diagonal())
+    with pytest.raises(ShapeError, match="pair them"):
+        intersection_over_union(a[:2], b)

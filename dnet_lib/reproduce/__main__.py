@@ -2,14 +2,25 @@
 
 import argparse
 import sys
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from dnet_lib.checkpoints import RESULTS, WEIGHTS, CheckpointError
 from dnet_lib.classify import NETS
 from dnet_lib.data import DataError
 from dnet_lib.langevin import DivergedError
-from dnet_lib.presets import PAPER_TABLES, SHIPPED, SYNTHESIS
-from dnet_lib.reproduce import classification, judges, longrun, synthesis, tables
+from dnet_lib.presets import PAPER_TABLES, RECOVERY, SHIPPED, SUPERRESOLUTION, SYNTHESIS
+from dnet_lib.reproduce import (
+    classification,
+    conditional,
+    judges,
+    longrun,
+    recovery,
+    superresolution,
+    synthesis,
+    tables,
+)
 
 CATEGORIES = (*PAPER_TABLES["class_error"], synthesis.ALL)
 
@@ -43,6 +54,14 @@ def parse() -> argparse.Namespace:
             action="store_true",
             help="sample the shipped weights and judge anew; needs data only if given",
         )
+    for name, about, presets in (
+        ("table4", "section 6.2: recover hidden voxels", RECOVERY),
+        ("superresolution", "section 6.3: recover detail", SUPERRESOLUTION),
+    ):
+        added = command(name, about)
+        added.add_argument("--category", action="append", help="may be repeated; default all there are")
+        added.add_argument("--preset", choices=list(presets), default=next(iter(presets)))
+        added.add_argument("--evaluate", action="store_true", help="judge the shipped weights anew on the test shapes")
     command("judges", "the reference classifiers").add_argument("--name", action="append", choices=list(NETS))
     command("table5", "section 6.5: classify by the features of the model of all categories")
     command("longrun", "section 2.5: chains 500 times as long as in training, other temperatures, learning with noise")
@@ -64,6 +83,29 @@ def synthesise(options: dict, table: str) -> None:
         print(tables.text(*tables.rows(table, results=options["results"])))
 
 
+def complete(options: dict, experiment: str) -> None:
+    """Train or evaluate models that complete shapes, one after the other, and print the table."""
+    chosen, wanted, evaluate = options.pop("category"), options.pop("preset"), options.pop("evaluate")
+    options["data"] = options["data"] or "modelnet10"
+    preset = (RECOVERY if experiment == "table4" else SUPERRESOLUTION)[wanted]
+    if experiment == "table4":
+        categories = chosen or CATEGORIES[:-1]
+        judge = partial(recovery.judge, preset=preset, weights=options["weights"])
+        if not evaluate and not chosen and preset.first is not None:
+            recovery.train_denoiser(preset, **{k: v for k, v in options.items() if k != "results"})
+    else:
+        categories = chosen or {"cpu64": ("all",)}.get(wanted, superresolution.CATEGORIES)
+        judge = partial(superresolution.judge, scale=asdict(preset.starts)["scale"])
+    for category in categories:
+        if evaluate:
+            facts = conditional.evaluate(preset, category, judge, **{k: v for k, v in options.items() if k != "runs"})
+        else:
+            facts = conditional.reproduce(preset, category, judge, **options)
+        print(category, ", ".join(f"{name} {value:.4g}" for name, value in facts["metrics"].items()))
+    if experiment == "table4":
+        print(tables.text(*tables.recovery(preset.experiment, results=options["results"])))
+
+
 def run(options: dict) -> None:
     """One experiment."""
     experiment = options.pop("experiment")
@@ -76,6 +118,8 @@ def run(options: dict) -> None:
         print(classification.reproduce(**{k: v for k, v in options.items() if k != "runs"})["metrics"])
     elif experiment == "longrun":
         longrun.reproduce(**{k: options[k] for k in ("seed", "data", "device", "results")})
+    elif experiment in ("table4", "superresolution"):
+        complete(options, experiment)
     else:
         synthesise(options, experiment)
 

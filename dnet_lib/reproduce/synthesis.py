@@ -1,13 +1,11 @@
 """Section 6.1: learn one category, or all together, by Algorithm 1; sample from scratch; let the judges speak."""
 
-import json
 import time
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from dnet_lib.checkpoints import (
     RESULTS,
@@ -22,8 +20,7 @@ from dnet_lib.checkpoints import (
 from dnet_lib.classify import RESOLUTION, load_judge
 from dnet_lib.data import ShapeSet, load_shapes
 from dnet_lib.energy import DescriptorNet
-from dnet_lib.files import atomic_write
-from dnet_lib.learning import Record, Run, learn
+from dnet_lib.learning import Record, Run
 from dnet_lib.metrics import (
     class_error,
     class_probability,
@@ -35,6 +32,7 @@ from dnet_lib.metrics import (
 )
 from dnet_lib.presets import PAPER_TABLES, Synthesis
 from dnet_lib.reproduce.record import JUDGES, packed, provenance, source
+from dnet_lib.reproduce.training import follow
 from dnet_lib.starts import CoarseGaussian, Persistent, noise
 from dnet_lib.voxels import threshold, uncentre
 
@@ -46,13 +44,11 @@ NUM_SPLITS = 10
 """Of the samples, for the spread of an Inception score."""
 NUM_KEPT = 24
 """Persistent chains kept in the results, which no weights can draw again: base64 of their packed bits."""
-NUM_POINTS = 100
-"""Points of a learning curve."""
 
 
 def train(
     preset: Synthesis, shapes: ShapeSet, *, seed: int, checkpoint: Path, device: str = "cpu"
-) -> tuple[Pretrained, Run, list[dict]]:
+) -> tuple[Pretrained, Run, dict[str, list]]:
     """Learn from shapes, with a progress bar; resumes from `checkpoint`. Returns model, run and learning curve."""
     generator = torch.Generator().manual_seed(seed)
     net = DescriptorNet(preset.architecture, generator=generator).to(device)
@@ -65,31 +61,17 @@ def train(
         balanced = options.pop("balanced")
         fitted = CoarseGaussian.fit(shapes.voxels.to(device), num_chains=preset.num_chains, seed=seed, **options)
         starts, coarse = fitted, fitted.balanced() if balanced else fitted
-    run, settings = Run.begin(net, starts, preset.settings, seed=seed), preset.settings
-    path = checkpoint.with_suffix(".curve.json")
-    curve: list[dict] = json.loads(path.read_text()) if checkpoint.exists() and path.exists() else []
-    bar = tqdm(total=settings.num_iterations, unit="iteration", desc="learning")
-    for record in learn(run, shapes.centred, settings, checkpoint=checkpoint, save_every=10):
-        bar.update(record.iteration - bar.n)
-        bar.set_postfix(V=f"{record.value:.0f}", slope=f"{record.gradient_norm:.1f}", refresh=False)
-        if record.iteration % max(1, settings.num_iterations // NUM_POINTS) == 0:
-            curve = [*(old for old in curve if old["iteration"] < record.iteration), point(record, shapes)]
-            with atomic_write(path) as part:
-                part.write_text(json.dumps(curve))
-    bar.close()
+    run = Run.begin(net, starts, preset.settings, seed=seed)
+    curve = follow(run, shapes, preset.settings, checkpoint, point)
     kept = run.net if run.averaged is None else run.averaged
     model = Pretrained(kept.eval().requires_grad_(False), shapes.mean, coarse, preset.sampling, {})
     return model, run, curve
 
 
 def point(record: Record, shapes: ShapeSet) -> dict[str, float]:
-    """One point of a learning curve: what the iteration measured, and how near its chains are to training shapes."""
+    """For a learning curve: how near the chains are to training shapes."""
     near = nearest(uncentre(record.synthesized.cpu(), shapes.mean), shapes.voxels)
     return {
-        "iteration": record.iteration,
-        "minutes": round(record.seconds / 60, 2),
-        "value": round(record.value, 2),
-        "gradient_norm": round(record.gradient_norm, 3),
         "nearest": round(near.distance.float().mean().item(), 1),
         "distinct_nearest": near.row.unique().numel(),
     }
@@ -219,7 +201,7 @@ def reproduce(
         "preset": asdict(preset),
         "dataset": source(shapes, category=category, num_train=len(shapes)),
         **provenance(seed=seed, seconds=run.seconds, device=device),
-        "curve": {key: [row[key] for row in curve] for key in curve[0]} if curve else {},
+        "curve": curve,
     }
     card = {k: facts[k] for k in ("preset", "dataset", "seed", "versions")}
     save_model(weights / preset.experiment / f"{category}.safetensors", Pretrained(**{**vars(model), "card": card}))

@@ -1,4 +1,4 @@
-"""Tables 1 to 3 as text: ours, the paper's, and what the judges say of real test shapes."""
+"""Tables 1 to 4 as text: ours, the paper's, and what the judges say of real test shapes."""
 
 from pathlib import Path
 
@@ -35,6 +35,28 @@ def rows(table: str, *, results: Path = RESULTS) -> tuple[tuple[str, ...], list[
             lines.append((category, *numbers, paper[category]["ours"]))
     columns = zip(*(line[1:] for line in lines), strict=True)
     return header, [*lines, (f"mean of {len(lines)}", *(sum(map(float, c)) / len(lines) for c in columns))]
+
+
+RECOVERIES = {
+    "ours": "recovery_error",
+    "ours, continuous": "recovery_error_continuous",
+    "local mean": "recovery_error_local_mean",
+    "training mean": "recovery_error_training_mean",
+    "nearest shape": "recovery_error_nearest_shape",
+    "auto-encoder": "recovery_error_denoiser",
+}
+
+
+def recovery(experiment: str = "recovery", *, results: Path = RESULTS) -> tuple[tuple[str, ...], list[Row]]:
+    """Header and rows of Table 4, from the results files of "recovery" or "recovery_box"."""
+    ours, paper = load_results(experiment, folder=results), PAPER_TABLES["recovery_error"]
+    columns = {k: key for k, key in RECOVERIES.items() if all(key in ours[c]["metrics"] for c in paper if c in ours)}
+    header = ("", *columns, *(f"paper, {method}" for method in paper["sofa"]))
+    lines: list[Row] = [
+        (c, *(ours[c]["metrics"][key] for key in columns.values()), *paper[c].values()) for c in paper if c in ours
+    ]
+    means = (sum(map(float, column)) / len(lines) for column in zip(*(line[1:] for line in lines), strict=True))
+    return header, [*lines, (f"mean of {len(lines)}", *means)]
 
 
 def text(header: tuple[str, ...], lines: list[Row]) -> str:

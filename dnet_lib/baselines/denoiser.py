@@ -1,0 +1,131 @@
+"""A denoising auto-encoder that learns to fill in hidden voxels: one pass, one answer, no energy."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dnet_lib.checkpoints import read_tensors, shipped, write_tensors
+from dnet_lib.learning import read_state, write_state
+from dnet_lib.voxels import check_shapes, corrupt, threshold
+
+CHANNELS = (32, 48, 64)
+FORMAT = "dnet_lib denoiser 1"
+SAVE_EVERY = 50
+
+
+class AutoEncoder(nn.Module):
+    """Three convolutions of stride 2 down and three up, each stage of the way up adding the maps of the way down.
+
+    Input (N, 2, R, R, R): the visible occupancy (0 where hidden) and the mask of the hidden voxels. Output: logits
+    (N, 1, R, R, R). R must divide by 8. 0.60 million weights, about as many as the compact descriptor's.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        a, b, c = CHANNELS
+        self.down = nn.ModuleList([nn.Conv3d(i, o, 4, 2, 1) for i, o in ((2, a), (a, b), (b, c))])
+        self.up = nn.ModuleList([nn.ConvTranspose3d(i, o, 4, 2, 1) for i, o in ((c, b), (b, a), (a, 1))])
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = []
+        for layer in self.down:
+            x = F.silu(layer(x))
+            maps.append(x)
+        for layer, skipped in zip(self.up, (*maps[-2::-1], None), strict=True):
+            x = layer(x)
+            x = x if skipped is None else F.silu(x + skipped)
+        return x
+
+
+@dataclass(frozen=True, eq=False)
+class Denoiser:
+    """A trained auto-encoder that recovers hidden voxels."""
+
+    net: AutoEncoder
+
+    @classmethod
+    def fit(cls, shapes: Tensor, *, num_iterations: int = 1000, seed: int = 0, **options) -> Self:
+        """Learn from shapes, occupancy (N, 1, R, R, R); `options` are those of `learn_to_denoise`."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            net = AutoEncoder().to(shapes.device)
+        for _ in learn_to_denoise(net, shapes, num_iterations=num_iterations, seed=seed, **options):
+            pass
+        return cls(net.eval().requires_grad_(False))
+
+    def recover(self, occupancy: Tensor, hidden: Tensor, *, batch_size: int = 64) -> Tensor:
+        """The probability that a hidden voxel is full; visible voxels as they are."""
+        parts = zip(occupancy.split(batch_size), hidden.split(batch_size), strict=True)
+        full = [torch.where(h, self.net(_seen(y, h)).sigmoid(), y) for y, h in parts]
+        return torch.cat(full)
+
+
+def save_denoiser(path: str | Path, denoiser: Denoiser) -> None:
+    """Write its weights in half precision as one safetensors file, beside and renamed."""
+    write_tensors(path, {k: t.half() for k, t in denoiser.net.state_dict().items()}, {"format": FORMAT})
+
+
+def load_denoiser(name: str | Path, *, device: torch.device | str = "cpu") -> Denoiser:
+    """One that ships with the library, "full" or "box" (Table 4's two grids), or a file of `save_denoiser`.
+
+    Raises `CheckpointError` naming a file that is missing, truncated or foreign.
+    """
+    path = Path(name) if Path(name).suffix else shipped(f"baselines/denoiser_{name}")
+    with read_tensors(path, FORMAT, device=device) as (tensors, _):
+        net = AutoEncoder().to(device)
+        net.load_state_dict({k: t.float() for k, t in tensors.items()})
+        return Denoiser(net.eval().requires_grad_(False))
+
+
+def _seen(y: Tensor, hidden: Tensor) -> Tensor:
+    return torch.cat([y.masked_fill(hidden, 0), hidden.to(y)], dim=1)
+
+
+def learn_to_denoise(
+    net: AutoEncoder,
+    shapes: Tensor,
+    *,
+    num_iterations: int,
+    share: float = 0.7,
+    batch_size: int = 16,
+    learning_rate: float = 2e-3,
+    seed: int = 0,
+    checkpoint: str | Path | None = None,
+) -> Iterator[tuple[int, float]]:
+    """Lower the cross-entropy of the hidden voxels, freshly hidden each time; yields iterations done and the loss.
+
+    shapes      occupancy (N, 1, R, R, R), binary
+    share       of the voxels, hidden
+    checkpoint  a file: where it exists the run resumes from it; it is rewritten every 50 iterations and at the end
+    """
+    shapes = threshold(check_shapes(shapes, name="the training shapes"))
+    generator = torch.Generator(shapes.device).manual_seed(seed)
+    optimizer = torch.optim.Adam(net.parameters(), lr=learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, num_iterations))
+    parts: dict[str, Any] = {"net": net, "optimizer": optimizer, "schedule": schedule}
+    first = 0
+    if checkpoint is not None and Path(checkpoint).exists():
+        state = read_state(checkpoint, shapes.device)
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+        generator.set_state(state["generator"].cpu())
+        first = state["iteration"]
+    net.train()
+    for done in range(first + 1, num_iterations + 1):
+        rows = torch.randint(len(shapes), (batch_size,), generator=generator, device=shapes.device)
+        y = shapes[rows]
+        _, hidden = corrupt(y, share, generator=generator)
+        loss = F.binary_cross_entropy_with_logits(net(_seen(y, hidden))[hidden], y[hidden])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        if checkpoint is not None and (done % SAVE_EVERY == 0 or done == num_iterations):
+            state = {name: part.state_dict() for name, part in parts.items()}
+            write_state(state | {"generator": generator.get_state(), "iteration": done}, checkpoint)
+        yield done, loss.item()

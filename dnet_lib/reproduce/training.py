@@ -1,0 +1,45 @@
+"""A learning run followed: progress bar, checkpoint and learning curve, for every experiment that learns."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from dnet_lib.data import ShapeSet
+from dnet_lib.files import atomic_write
+from dnet_lib.learning import Record, Run, Settings, learn
+
+NUM_POINTS = 100
+"""Points of a learning curve."""
+
+
+def follow(
+    run: Run,
+    shapes: ShapeSet,
+    settings: Settings,
+    checkpoint: Path,
+    point: Callable[[Record, ShapeSet], dict[str, float]] = lambda record, shapes: {},
+) -> dict[str, list]:
+    """Learn to the end, with a progress bar; resumes from `checkpoint`. Returns the learning curve, a list a column.
+
+    `point` adds columns of its own to what an iteration measured.
+    """
+    path = checkpoint.with_suffix(".curve.json")
+    curve: list[dict] = json.loads(path.read_text()) if checkpoint.exists() and path.exists() else []
+    bar = tqdm(total=settings.num_iterations, unit="iteration", desc="learning")
+    for record in learn(run, shapes.centred, settings, checkpoint=checkpoint, save_every=10):
+        bar.update(record.iteration - bar.n)
+        bar.set_postfix(V=f"{record.value:.0f}", slope=f"{record.gradient_norm:.1f}", refresh=False)
+        if record.iteration % max(1, settings.num_iterations // NUM_POINTS) == 0:
+            here = {
+                "iteration": record.iteration,
+                "minutes": round(record.seconds / 60, 2),
+                "value": round(record.value, 2),
+                "gradient_norm": round(record.gradient_norm, 3),
+            }
+            curve = [*(old for old in curve if old["iteration"] < record.iteration), here | point(record, shapes)]
+            with atomic_write(path) as part:
+                part.write_text(json.dumps(curve))
+    bar.close()
+    return {key: [row[key] for row in curve] for key in curve[0]} if curve else {}
