@@ -142,6 +142,8 @@ class Conditional:
     """Standard deviation of the first weights."""
     first: Settings | None = None
     """How one model of all categories is learned first; each category's model starts from its weights."""
+    shared: bool = False
+    """Whether that one model serves every category, and nothing else is learned."""
 
     @property
     def sampling(self) -> Chain:
@@ -194,11 +196,12 @@ FULL = Conditional(
 BOX = replace(
     FULL,
     name="box",
-    source="this library: as full, in the box of 24^3 voxels that 3D ShapeNets' shapes fill",
+    source="this library: one compact descriptor for all categories, in the 24^3 box that 3D ShapeNets' shapes fill",
     architecture=Architecture(24, COMPACT_LAYERS[24], "silu"),
-    settings=_short(250, 8e-4, num_steps=8, step_size=0.2),
+    settings=_short(900, 2.5e-3, num_steps=8, step_size=0.2),
     experiment="recovery_box",
-    first=_short(900, 2.5e-3, num_steps=8, step_size=0.2),
+    first=None,
+    shared=True,
 )
 
 PAPER_SUPER = Conditional(
@@ -214,7 +217,7 @@ SUPER = replace(
     FULL,
     name="cpu",
     source="this library: 8^3 -> 32^3 by a compact descriptor",
-    settings=_short(400, 3e-3),
+    settings=_short(300, 3e-3),
     starts=LowResolution(4),
     experiment="superresolution",
     first=None,
@@ -225,7 +228,7 @@ SUPER_64 = replace(
     name="cpu64",
     source="this library: 16^3 -> 64^3 by a compact descriptor, for procedural shapes on two cores",
     architecture=Architecture(64, COMPACT_LAYERS[64], "silu"),
-    settings=replace(_short(250, 3e-3), batch_size=8),
+    settings=replace(_short(160, 3e-3), batch_size=8),
     experiment="superresolution64",
 )
 

@@ -270,3 +270,24 @@ def test_super_resolution_is_judged_beside_plain_up_scaling(tmp_path):
     union, both = ((blocks + test > 0).flatten(1).sum(1), (blocks * test).flatten(1).sum(1))
     assert metrics["iou_nearest"] == pytest.approx((both / union).mean().item(), abs=1e-6)
     assert {"iou", "iou_trilinear", "voxel_error", "voxel_error_trilinear"} <= set(metrics)
+
+
+def test_a_shared_model_is_learned_once_and_serves_every_category(tmp_path):
+    preset = replace(RECOVERY, first=None, shared=True)
+    judge = partial(recovery.judge, preset=preset, weights=tmp_path / "weights")
+    options = {"data": "furniture", "seed": 0, **places(tmp_path)}
+    for category in ("sofa", "bed"):
+        facts = conditional.reproduce(preset, category, judge, **options)
+        assert facts["dataset"]["num_train"] == 1000 and facts["metrics"]["recovery_error"] > 0
+    assert [path.stem for path in (tmp_path / "weights" / "recovery").iterdir()] == ["all"]
+    assert {path.stem for path in (tmp_path / "results" / "recovery").iterdir()} == {"all", "sofa", "bed"}
+    renewed = conditional.evaluate(
+        preset,
+        "bed",
+        judge,
+        **{k: v for k, v in options.items() if k not in ("runs", "results")},
+        results=tmp_path / "r",
+    )
+    assert renewed["preset"]["name"] == "full" and renewed["metrics"]["recovery_error"] == pytest.approx(
+        facts["metrics"]["recovery_error"]
+    )

@@ -29,6 +29,7 @@ ROOMS = (
         "baselines",
         "presets",
         "viz",
+        "widgets",
         "reproduce",
     ),
 )

@@ -20,6 +20,11 @@ Judge = Callable[[Pretrained, ShapeSet, ShapeSet, int], dict]
 """What is measured of a model, with training and test shapes and a seed: the entries of its results file."""
 
 
+def weights_file(preset: Conditional, category: str, weights: Path = WEIGHTS) -> Path:
+    """The weights that complete shapes of a category: its own, or those of all."""
+    return weights / preset.experiment / f"{ALL if preset.shared else category}.safetensors"
+
+
 def train(
     preset: Conditional, category: str, *, data: str, seed: int, runs: Path, weights: Path, device: str = "cpu"
 ) -> tuple[Pretrained, dict]:
@@ -32,7 +37,7 @@ def train(
     if preset.first is not None and category == ALL:
         settings = preset.first
     elif preset.first is not None:
-        path = weights / preset.experiment / f"{ALL}.safetensors"
+        path = weights_file(preset, ALL, weights)
         if not path.exists():
             options: dict[str, Any] = {"data": data, "seed": seed, "runs": runs, "weights": weights, "device": device}
             save_model(path, train(preset, ALL, **options)[0], half=True)
@@ -66,10 +71,10 @@ def evaluate(
     device: str = "cpu",
 ) -> dict:
     """Judge a trained model anew on the test shapes, with fresh random numbers of `seed`; renews its results file."""
-    model = load_model(weights / preset.experiment / f"{category}.safetensors", device=device)
-    known = load_results(preset.experiment, folder=results).get(category, {})
+    model = load_model(weights_file(preset, category, weights), device=device)
+    known = load_results(preset.experiment, folder=results) if (results / preset.experiment).is_dir() else {}
     train, test = (shapes_of(data, category, split, preset.architecture.resolution) for split in ("train", "test"))
-    facts = known | judge(model, train, test, seed)
+    facts = model.card | known.get(category, {}) | judge(model, train, test, seed)
     save_results(preset.experiment, category, facts, folder=results)
     return facts
 
@@ -87,8 +92,10 @@ def reproduce(
     device: str = "cpu",
 ) -> dict:
     """Train and judge; writes <category>.safetensors and <category>.json into the experiment's folders."""
-    model, facts = train(preset, category, data=data, seed=seed, runs=runs, weights=weights, device=device)
-    save_model(weights / preset.experiment / f"{category}.safetensors", model, half=True)
-    save_results(preset.experiment, category, facts, folder=results)
+    path = weights_file(preset, category, weights)
+    if not (preset.shared and path.exists()):
+        model, facts = train(preset, path.stem, data=data, seed=seed, runs=runs, weights=weights, device=device)
+        save_model(path, model, half=True)
+        save_results(preset.experiment, path.stem, facts, folder=results)
     options: dict[str, Any] = {"data": data, "seed": seed, "weights": weights, "results": results, "device": device}
     return evaluate(preset, category, judge, **options)

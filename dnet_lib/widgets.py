@@ -1,0 +1,85 @@
+"""A live panel: choose what is hidden, press "recover", and watch a chain bring it back (Algorithm 4)."""
+
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dnet_lib.checkpoints import Pretrained
+from dnet_lib.fast import freeze
+from dnet_lib.langevin import langevin
+from dnet_lib.projections import hidden_voxels
+from dnet_lib.viz import MimeBundle, Scene, _bundle, show
+from dnet_lib.voxels import Kind, centre, check_shapes, corrupt, fill_hidden, hide, uncentre
+
+PLACES: dict[str, Kind | None] = {"anywhere": None, "in one half": "half", "in a cube": "cube", "behind": "behind"}
+"""Where voxels are hidden: the panel's words for the whole grid and for each kind of `hide`."""
+
+
+def hide_share(occupancy: Tensor, place: str, share: float, *, generator: torch.Generator | None = None) -> Tensor:
+    """A mask (N, 1, R, R, R), True for a random share of the voxels of a place; 1 hides all that is there.
+
+    Occupancy (N, 1, R, R, R); `place` is one of `PLACES`, `share` lies in [0, 1].
+    """
+    if place not in PLACES:
+        raise ValueError(f"unknown place {place!r}: choose from {', '.join(PLACES)}")
+    kind = PLACES[place]
+    _, hidden = corrupt(occupancy, share, generator=generator)
+    return hidden if kind is None else hidden & hide(occupancy, kind, generator=generator)
+
+
+class RecoveryPanel:
+    """Controls, a progress bar and a view of original, visible and recovered shapes, with the chain's slider.
+
+    model   a model of recovery
+    shapes  occupancy (N, 1, R, R, R) of the model's resolution
+    seed    of the masks; each press draws new ones
+    page    what a page without a kernel shows in the panel's place
+    """
+
+    def __init__(self, model: Pretrained, shapes: Tensor, *, seed: int = 0, page: Scene | None = None):
+        import ipywidgets as w  # comes with k3d, and costs time: not before it is needed
+
+        resolution = model.net.architecture.resolution
+        self.model, self.shapes, self.page = model, check_shapes(shapes, resolution=resolution), page
+        self.generator = torch.Generator(shapes.device).manual_seed(seed)
+        self.place = w.Dropdown(options=list(PLACES), description="hide")
+        self.share = w.FloatSlider(0.7, min=0.05, max=1.0, step=0.05, description="share", readout_format=".0%")
+        self.button = w.Button(description="recover", button_style="primary")
+        self.progress = w.IntProgress(0, max=model.settings.num_steps, description="steps")
+        self.screen = w.VBox()
+        self.box = w.VBox([w.HBox([self.place, self.share, self.button, self.progress]), self.screen])
+        self.button.on_click(lambda _: self.recover())
+        self.hidden = torch.zeros_like(shapes, dtype=torch.bool)
+        self.recovered = shapes
+        self._draw(show(shapes, alt="Whole shapes"))
+
+    def recover(self) -> Scene:
+        """Hide what the controls say, run the model's chain, and show it. The visible voxels stay as they are."""
+        self.button.disabled, self.progress.value = True, 0
+        try:
+            truth, run = self.shapes, asdict(self.model.settings)
+            hidden = hide_share(truth, self.place.value, self.share.value, generator=self.generator)
+            start = centre(fill_hidden(truth, hidden), self.model.mean)
+            energy = freeze(self.model.net, start, num_steps=run["num_steps"])
+            seen, film, keep = truth.masked_fill(hidden, 0), [], hidden_voxels(hidden)
+            for y, _ in langevin(start, energy, **run, projection=keep, generator=self.generator):
+                self.progress.value += 1
+                film.append(torch.stack([truth, seen, torch.where(hidden, uncentre(y, self.model.mean), truth)], 1))
+            film = [step.flatten(0, 1) for step in (torch.stack([truth, seen, seen], 1), *film)]
+            self.hidden, self.recovered = hidden, film[-1][2::3]
+            captions, alt = ["original", "visible", "recovered"] * len(truth), "Original, visible and recovered shapes"
+            return self._draw(show(film, chain=True, captions=captions, columns=3, alt=alt))
+        finally:
+            self.button.disabled = False
+
+    def _draw(self, scene: Scene) -> Scene:
+        before, self.screen.children = self.screen.children, (scene.widget(),)
+        for old in before:
+            old.close()
+        return scene
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> MimeBundle:
+        page = self.page or show(self.shapes, alt="The shapes of a recovery panel, which needs a kernel")
+        return _bundle(self.box, page.html(), page.png(), page.alt, kwargs)
