@@ -138,7 +138,7 @@ class Scene:
         return self.alt
 
     def _repr_mimebundle_(self, **kwargs: Any) -> MimeBundle:
-        return _bundle(self.widget(), self.html(), self.png(), self.alt, kwargs)
+        return mime_bundle(self.widget(), self.html(), self.png(), self.alt, kwargs)
 
     @cached_property
     def cell(self) -> tuple[float, float]:
@@ -353,7 +353,7 @@ class Scene:
         label = 0 if self.labels else 2 * self._label
         pixels = _grid(shapes, columns, scale, across, down, label, self.color)
         margin, (high, wide) = 44 if self.labels else 0, pixels.shape[:2]
-        fig = Figure(figsize=(wide / 144, (high + margin) / 144), dpi=144, facecolor=PAPER)
+        fig = Figure(figsize=(wide / 144, (high + margin) / 144), dpi=144, facecolor=PAPER, layout="none")  # type: ignore[arg-type]
         axes = fig.add_axes((0, margin / (high + margin), 1, high / (high + margin)))
         axes.imshow(pixels)
         axes.axis("off")
@@ -491,7 +491,7 @@ class Points(Scene):
 
         foot = self._foot if legend else 0
         size = (detail * WIDTH / 144, detail * (self.height + foot) / 144)
-        fig = Figure(figsize=size, dpi=144, facecolor=PAPER)
+        fig = Figure(figsize=size, dpi=144, facecolor=PAPER, layout="none")  # type: ignore[arg-type]
         fig.set_layout_engine("none")
         drawn = self.height / (self.height + foot)
         axes = fig.add_axes((0, 1 - drawn, 1, drawn))
@@ -598,7 +598,7 @@ def _data_uri(picture: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(picture).decode()
 
 
-def _bundle(live: Any, page: str, picture: bytes, alt: str, kwargs: dict[str, Any]) -> MimeBundle:
+def mime_bundle(live: Any, page: str, picture: bytes, alt: str, kwargs: dict[str, Any]) -> MimeBundle:
     """What a front end may choose from: the live widget, the page's HTML, a PNG at half its pixels, the alt text."""
     data, metadata = {}, {}
     if live is not None:
@@ -667,7 +667,7 @@ class Picture:
         )
 
     def _repr_mimebundle_(self, **kwargs: Any) -> MimeBundle:
-        return _bundle(None, self.html(), self.content, self.alt, kwargs)
+        return mime_bundle(None, self.html(), self.content, self.alt, kwargs)
 
 
 def figure(fig: MatplotlibFigure, alt: str) -> Picture:
@@ -799,4 +799,4 @@ class Flipbook:
         return f'<label style="{style}">{html.escape(name)} {field}</label>'
 
     def _repr_mimebundle_(self, **kwargs: Any) -> MimeBundle:
-        return _bundle(self.live, self.html(), self.pictures[0], self.alt, kwargs)
+        return mime_bundle(self.live, self.html(), self.pictures[0], self.alt, kwargs)

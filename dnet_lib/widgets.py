@@ -10,7 +10,7 @@ from dnet_lib.checkpoints import Pretrained
 from dnet_lib.fast import freeze
 from dnet_lib.langevin import langevin
 from dnet_lib.projections import hidden_voxels
-from dnet_lib.viz import MimeBundle, Scene, _bundle, show
+from dnet_lib.viz import MimeBundle, Scene, mime_bundle, show
 from dnet_lib.voxels import Kind, centre, check_shapes, corrupt, fill_hidden, hide, uncentre
 
 PLACES: dict[str, Kind | None] = {"anywhere": None, "in one half": "half", "in a cube": "cube", "behind": "behind"}
@@ -82,4 +82,4 @@ class RecoveryPanel:
 
     def _repr_mimebundle_(self, **kwargs: Any) -> MimeBundle:
         page = self.page or show(self.shapes, alt="The shapes of a recovery panel, which needs a kernel")
-        return _bundle(self.box, page.html(), page.png(), page.alt, kwargs)
+        return mime_bundle(self.box, page.html(), page.png(), page.alt, kwargs)
