@@ -139,7 +139,7 @@ def hide(y: Tensor, kind: Kind, *, generator: torch.Generator | None = None) -> 
         low = torch.randint(side - side // 2 + 1, (3, n, 1), generator=generator, device=device)
         lines = [(places >= low[k]) & (places < low[k] + side // 2) for k in range(3)]
     first, second, third = lines
-    return (first[:, None, :, None, None] & second[:, None, None, :, None] & third[:, None, None, None, :]).contiguous()
+    return first[:, None, :, None, None] & second[:, None, None, :, None] & third[:, None, None, None, :]
 
 
 def flip(occupancy: Tensor, share: float, *, generator: torch.Generator | None = None) -> Tensor:

@@ -27,6 +27,7 @@ from dnet_lib.baselines import Denoiser, LocalMean, NearestShape, TrainingMean
 from dnet_lib.baselines.denoiser import AutoEncoder, learn_to_denoise, load_denoiser, save_denoiser
 from dnet_lib.checkpoints import Chain, CheckpointError
 from dnet_lib.presets import FULL, SUPER
+from dnet_lib.reproduce import __main__ as command
 from dnet_lib.reproduce import conditional, recovery, superresolution, tables
 from dnet_lib.starts import Corrupted, LowResolution
 from dnet_lib.voxels import KINDS, corrupt, fill_hidden, flip, hide
@@ -291,3 +292,14 @@ def test_a_shared_model_is_learned_once_and_serves_every_category(tmp_path):
     assert renewed["preset"]["name"] == "full" and renewed["metrics"]["recovery_error"] == pytest.approx(
         facts["metrics"]["recovery_error"]
     )
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_the_command_trains_the_auto_encoder_beside_one_model_of_all(tmp_path, monkeypatch, capsys, shared):
+    preset = replace(RECOVERY, first=None if shared else TINY, shared=shared)
+    monkeypatch.setattr(command, "RECOVERY", {"full": preset})
+    monkeypatch.setattr(command, "CATEGORIES", ("sofa", "all"))
+    options = {"category": None, "preset": "full", "evaluate": False, "data": "furniture", "seed": 0, "device": "cpu"}
+    command.run({"experiment": "table4", **options, **places(tmp_path)})
+    assert load_denoiser(tmp_path / "weights" / "baselines" / "denoiser_full.safetensors")
+    assert "auto-encoder" in capsys.readouterr().out

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dnet_lib.voxels import check_shapes, fill_hidden, threshold
+from dnet_lib.voxels import check_shapes, threshold
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class LocalMean:
         line = (-offsets.square() / (2 * self.sigma**2)).exp()
         maps = torch.cat([seen, (~hidden).to(seen)], dim=1)
         for axis in (2, 3, 4):
-            shape, around = [2, 1, 1, 1, 1], [0, 0, 0]
-            shape[axis], around[axis - 2] = len(line), self.radius
-            maps = F.conv3d(maps, line.view([1, 1, *shape[2:]]).repeat(2, 1, 1, 1, 1), padding=around, groups=2)
+            kernel = line.view([-1 if k == axis else 1 for k in range(5)]).repeat(2, 1, 1, 1, 1)
+            around = [self.radius if k == axis else 0 for k in (2, 3, 4)]
+            maps = F.conv3d(maps, kernel, padding=around, groups=2)
         mean = maps[:, :1] / maps[:, 1:].clamp(min=torch.finfo(maps.dtype).tiny)
         return torch.where(hidden, threshold(mean), seen)
 
@@ -76,4 +76,4 @@ class NearestShape:
         seen, visible, known = occupancy.masked_fill(hidden, 0).flatten(1), ~hidden.flatten(1), self.shapes.flatten(1)
         sign = visible.to(seen) - 2 * threshold(seen)  # |a - b| = a + b (1 - 2 a) for a, b in {0, 1}
         row = (sign @ known.T).argmin(1)
-        return torch.where(hidden, self.shapes[row], fill_hidden(occupancy, hidden))
+        return torch.where(hidden, self.shapes[row], occupancy)

@@ -8,6 +8,7 @@ from typing import Any, Self
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from dnet_lib.checkpoints import read_tensors, shipped, write_tensors
 from dnet_lib.learning import read_state, write_state
@@ -49,13 +50,18 @@ class Denoiser:
     net: AutoEncoder
 
     @classmethod
-    def fit(cls, shapes: Tensor, *, num_iterations: int = 1000, seed: int = 0, **options) -> Self:
+    def fit(
+        cls, shapes: Tensor, *, num_iterations: int = 1000, seed: int = 0, progress: bool = False, **options: Any
+    ) -> Self:
         """Learn from shapes, occupancy (N, 1, R, R, R); `options` are those of `learn_to_denoise`."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             net = AutoEncoder().to(shapes.device)
-        for _ in learn_to_denoise(net, shapes, num_iterations=num_iterations, seed=seed, **options):
-            pass
+        learning = learn_to_denoise(net, shapes, num_iterations=num_iterations, seed=seed, **options)
+        with tqdm(total=num_iterations, unit="iteration", desc="auto-encoder", disable=not progress) as bar:
+            for done, loss in learning:
+                bar.update(done - bar.n)
+                bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
         return cls(net.eval().requires_grad_(False))
 
     def recover(self, occupancy: Tensor, hidden: Tensor, *, batch_size: int = 64) -> Tensor:

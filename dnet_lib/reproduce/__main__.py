@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from dnet_lib.reproduce import (
     synthesis,
     tables,
 )
+from dnet_lib.starts import LowResolution
 
 CATEGORIES = (*PAPER_TABLES["class_error"], synthesis.ALL)
 
@@ -88,14 +88,15 @@ def complete(options: dict, experiment: str) -> None:
     chosen, wanted, evaluate = options.pop("category"), options.pop("preset"), options.pop("evaluate")
     options["data"] = options["data"] or "modelnet10"
     preset = (RECOVERY if experiment == "table4" else SUPERRESOLUTION)[wanted]
-    if experiment == "table4":
+    judge: conditional.Judge
+    if isinstance(preset.starts, LowResolution):
+        categories = chosen or superresolution.CATEGORIES[wanted]
+        judge = partial(superresolution.judge, scale=preset.starts.scale)
+    else:
         categories = chosen or CATEGORIES[:-1]
         judge = partial(recovery.judge, preset=preset, weights=options["weights"])
-        if not evaluate and not chosen and preset.first is not None:
+        if not evaluate and not chosen and (preset.first is not None or preset.shared):
             recovery.train_denoiser(preset, **{k: v for k, v in options.items() if k != "results"})
-    else:
-        categories = chosen or {"cpu64": ("all",)}.get(wanted, superresolution.CATEGORIES)
-        judge = partial(superresolution.judge, scale=asdict(preset.starts)["scale"])
     for category in categories:
         if evaluate:
             facts = conditional.evaluate(preset, category, judge, **{k: v for k, v in options.items() if k != "runs"})

@@ -6,10 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from dnet_lib.baselines import Denoiser, LocalMean, NearestShape, TrainingMean
-from dnet_lib.baselines.denoiser import AutoEncoder, learn_to_denoise, load_denoiser, save_denoiser
+from dnet_lib.baselines.denoiser import load_denoiser, save_denoiser
 from dnet_lib.checkpoints import WEIGHTS, Pretrained
 from dnet_lib.data import ShapeSet, load_shapes
 from dnet_lib.metrics import recovery_error
@@ -34,17 +33,14 @@ def train_denoiser(
 ) -> Denoiser:
     """One auto-encoder of all categories, trained as long as the descriptor of all; resumes, with a progress bar."""
     shapes = load_shapes(data, None, "train", preset.architecture.resolution)
-    torch.manual_seed(seed)
-    net = AutoEncoder().to(device)
-    count = DENOISER_ITERATIONS * (preset.first or preset.settings).num_iterations
-    checkpoint = runs / f"denoiser_{preset.name}_{seed}.pt"
-    bar = tqdm(total=count, unit="iteration", desc="auto-encoder")
-    options: dict[str, Any] = {"num_iterations": count, "share": SHARE, "seed": seed, "checkpoint": checkpoint}
-    for done, loss in learn_to_denoise(net, shapes.voxels.to(device), **options):
-        bar.update(done - bar.n)
-        bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
-    bar.close()
-    denoiser = Denoiser(net.eval().requires_grad_(False))
+    denoiser = Denoiser.fit(
+        shapes.voxels.to(device),
+        num_iterations=DENOISER_ITERATIONS * (preset.first or preset.settings).num_iterations,
+        seed=seed,
+        progress=True,
+        share=SHARE,
+        checkpoint=runs / f"denoiser_{preset.name}_{seed}.pt",
+    )
     save_denoiser(denoiser_file(preset, weights), denoiser)
     return denoiser
 
