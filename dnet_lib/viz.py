@@ -320,7 +320,7 @@ class Scene:
             f'<div class="dnet-scene" style="position:relative;height:{self.height + self._foot}px;'
             f'background:var(--dnet-paper,{PAPER});border-radius:10px;overflow:hidden;margin:.8em 0">'
             f'<img class="dark-light" alt="{alt}" src="{_data_uri(self._poster())}" '
-            f'style="{fill};height:{self.height}px;object-fit:contain;margin:0">'
+            f'style="{fill};height:calc(100% - {self._foot}px);object-fit:contain;margin:0">'
             f'<iframe title="3-D view: {alt}" style="{fill};height:100%;border:0;color-scheme:light" '
             f'srcdoc="{html.escape(self._document(library))}"></iframe></div>'
         )

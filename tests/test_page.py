@@ -237,6 +237,9 @@ def test_in_the_dark_and_on_a_phone_nothing_overflows_or_glares(dark_phone: Visi
     for view in views[:1]:
         view.enter()
         assert (view.pixels()[..., 3] > 0).mean() > 0.002
+        picture = page.locator(".dnet-scene img").first.bounding_box()
+        drawing = view.frame.locator("#view").bounding_box()
+        assert picture["y"] + picture["height"] <= drawing["y"] + drawing["height"] + 1  # not behind the slider
     assert dark_phone.errors == []
 
 
