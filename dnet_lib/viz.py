@@ -353,7 +353,8 @@ class Scene:
         label = 0 if self.labels else 2 * self._label
         pixels = _grid(shapes, columns, scale, across, down, label, self.color)
         margin, (high, wide) = 44 if self.labels else 0, pixels.shape[:2]
-        fig = Figure(figsize=(wide / 144, (high + margin) / 144), dpi=144, facecolor=PAPER, layout="none")  # type: ignore[arg-type]
+        fig = Figure(figsize=(wide / 144, (high + margin) / 144), dpi=144, facecolor=PAPER)
+        fig.set_layout_engine("none")  # whatever `plot_style` says
         axes = fig.add_axes((0, margin / (high + margin), 1, high / (high + margin)))
         axes.imshow(pixels)
         axes.axis("off")
@@ -491,7 +492,7 @@ class Points(Scene):
 
         foot = self._foot if legend else 0
         size = (detail * WIDTH / 144, detail * (self.height + foot) / 144)
-        fig = Figure(figsize=size, dpi=144, facecolor=PAPER, layout="none")  # type: ignore[arg-type]
+        fig = Figure(figsize=size, dpi=144, facecolor=PAPER)
         fig.set_layout_engine("none")
         drawn = self.height / (self.height + foot)
         axes = fig.add_axes((0, 1 - drawn, 1, drawn))
