@@ -303,3 +303,12 @@ def test_the_command_trains_the_auto_encoder_beside_one_model_of_all(tmp_path, m
     command.run({"experiment": "table4", **options, **places(tmp_path)})
     assert load_denoiser(tmp_path / "weights" / "baselines" / "denoiser_full.safetensors")
     assert "auto-encoder" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("name", "resolution"), [("full", 32), ("box", 24)])
+def test_the_auto_encoders_that_ship_beat_the_local_mean(name, resolution):
+    test = load_shapes("furniture", "sofa", "test", 32).voxels[:4, ..., :resolution, :resolution, :resolution]
+    _, hidden = corrupt(test, 0.7, generator=seeded())
+    guesses = load_denoiser(name).recover(test, hidden), LocalMean.fit(test).recover(test, hidden)
+    ours, theirs = (recovery_error(threshold(guess), test, hidden) for guess in guesses)
+    assert ours < theirs
