@@ -198,33 +198,18 @@ def test_one_bad_mesh_never_ends_the_run(tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {"m.zip", "a.npz"} and archive is not None
 
 
-SLOWLY = """
-import sys, time
-from data_prep import modelnet10
-from data_prep.__main__ import main
-
-voxelize = modelnet10.voxelize
+def command(path, out):
+    return [sys.executable, "-m", "data_prep", "modelnet10", "--zip", path, "--out", out, "--workers", "2"]
 
 
-def slow(*arguments, **options):
-    time.sleep(0.05)
-    return voxelize(*arguments, **options)
+def start(path, out):
+    """The command as a process that hears Ctrl-C even where the tests run in the background, which ignores it."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command(path, out), **pipes, preexec_fn=hear_interrupts)
 
 
-modelnet10.voxelize = slow  # workers are spawned, and read this file too
-if __name__ == "__main__":
-    sys.exit(main())
-"""
-
-
-def start(path, out, slowly=False):
-    """The command as a process of its own; slowly, so that a signal meets it at work on a busy machine too."""
-    program = ["-m", "data_prep"]
-    if slowly:
-        program = [path.with_name("slowly.py")]
-        program[0].write_text(SLOWLY)
-    command = [sys.executable, *program, "modelnet10", "--zip", path, "--out", out, "--workers", "2"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def hear_interrupts():
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def when_some_are_done(folder, process, size=50_000):
@@ -235,10 +220,10 @@ def when_some_are_done(folder, process, size=50_000):
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on_and_ends_the_same(tmp_path):
-    path = make_zip(tmp_path / "m.zip", count=160)
+    path = make_zip(tmp_path / "m.zip", count=480)
     voxelize_zip(path, tmp_path / "whole.npz", Recipe(), workers=2)
     folder = tmp_path / "killed"
-    process = start(path, folder / "a.npz", slowly=True)
+    process = start(path, folder / "a.npz")
     when_some_are_done(folder, process)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -250,7 +235,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(tmp_path):
     voxelize_zip(path, folder / "a.npz", Recipe(resolution=16), workers=1)  # another setting takes nothing from it
     assert read_archive(folder / "a.npz").resolution == 16 and journal.stat().st_size == kept
 
-    process = start(path, folder / "a.npz", slowly=True)
+    process = start(path, folder / "a.npz")
     when_some_are_done(folder, process, kept)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate()
@@ -267,7 +252,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(tmp_path):
 @pytest.mark.skipif(not Path("/proc").exists(), reason="looks for processes in /proc")
 def test_workers_end_with_their_parent(tmp_path):
     path = make_zip(tmp_path / "m.zip", count=160)
-    process = start(path, tmp_path / "a.npz", slowly=True)
+    process = start(path, tmp_path / "a.npz")
     when_some_are_done(tmp_path, process)
     children = {
         int(pid.name) for pid in os.scandir("/proc") if pid.name.isdigit() and parent_of(int(pid.name)) == process.pid
