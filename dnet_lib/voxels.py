@@ -77,6 +77,22 @@ def threshold(occupancy: Tensor, level: float = 0.5) -> Tensor:
     return (occupancy > level).to(occupancy.dtype)
 
 
+def threshold_blocks(values: Tensor, coarse: Tensor) -> Tensor:
+    """Binary shapes whose block means are `coarse`: in each block as many voxels are full, those of highest value.
+
+    values  any range, (N, 1, R, R, R); the first of equal ones counts as the higher
+    coarse  occupancy (N, 1, R/d, R/d, R/d); a mean that no number of full voxels gives is rounded to the next that does
+    """
+    n, side, r = len(values), values.shape[-1], coarse.shape[-1]
+    if side % r or coarse.shape != (n, 1, r, r, r):
+        raise ShapeError(f"{tuple(coarse.shape)} are not the block means of shapes {tuple(values.shape)}")
+    d = side // r
+    blocks = values.view(n, r, d, r, d, r, d).permute(0, 1, 3, 5, 2, 4, 6).flatten(4)
+    rank = blocks.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
+    full = (rank < (coarse.squeeze(1)[..., None] * d**3).round()).to(values.dtype)
+    return full.view(n, r, r, r, d, d, d).permute(0, 1, 4, 2, 5, 3, 6).reshape(values.shape)
+
+
 def centre(occupancy: Tensor, mean: float) -> Tensor:
     """Centred shapes: the training set's scalar voxel mean is subtracted. `uncentre` is the inverse."""
     return occupancy - mean

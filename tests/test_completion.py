@@ -271,6 +271,8 @@ def test_super_resolution_is_judged_beside_plain_up_scaling(tmp_path):
     union, both = ((blocks + test > 0).flatten(1).sum(1), (blocks * test).flatten(1).sum(1))
     assert metrics["iou_nearest"] == pytest.approx((both / union).mean().item(), abs=1e-6)
     assert {"iou", "iou_trilinear", "voxel_error", "voxel_error_trilinear"} <= set(metrics)
+    assert metrics["iou_counted_trilinear"] > metrics["iou_trilinear"] and metrics["iou_counted"] > 0
+    assert facts["judged"]["seed"] == 0 and facts["judged"]["dataset"]["num_test"] == len(test)
 
 
 def test_a_shared_model_is_learned_once_and_serves_every_category(tmp_path):

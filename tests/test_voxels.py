@@ -1,5 +1,6 @@
 """Plain grid operations against matrices and loops written out here."""
 
+import itertools
 import math
 
 import numpy as np
@@ -17,6 +18,7 @@ from dnet_lib.voxels import (
     down_scale,
     pad,
     threshold,
+    threshold_blocks,
     uncentre,
     up_scale,
 )
@@ -55,6 +57,24 @@ def test_coarsen_fills_a_block_from_a_quarter_on():
     assert filled[1].sum() == 0
     assert coarsen(y, 2, filled=0.5).sum() == 0
     assert set(coarsen(torch.rand(3, 1, 6, 6, 6), 3).unique().tolist()) <= {0.0, 1.0}
+
+
+@given(seed=st.integers(0, 99), scale=st.integers(1, 4))
+def test_threshold_blocks_fills_the_highest_voxels_of_each_block(seed, scale):
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randn(2, 1, 2 * scale, 2 * scale, 2 * scale, generator=generator)
+    truth = (torch.rand(values.shape, generator=generator) < 0.4).float()
+    coarse = down_scale(truth, scale)
+    binary = threshold_blocks(values, coarse)
+    assert set(binary.unique().tolist()) <= {0.0, 1.0}
+    np.testing.assert_allclose(down_scale(binary, scale), coarse, atol=1e-6)
+    for n, i, j, k in itertools.product(range(2), repeat=4):
+        here = n, 0, *(slice(a * scale, (a + 1) * scale) for a in (i, j, k))
+        full, empty = values[here][binary[here] == 1], values[here][binary[here] == 0]
+        assert not (len(full) and len(empty)) or full.min() > empty.max()
+    assert torch.equal(threshold_blocks(truth, coarse), truth)
+    with pytest.raises(ShapeError, match="block means"):
+        threshold_blocks(values, coarse[:1])
 
 
 def test_pad_surrounds_with_empty_voxels():

@@ -74,7 +74,8 @@ def evaluate(
     model = load_model(weights_file(preset, category, weights), device=device)
     known = load_results(preset.experiment, folder=results) if (results / preset.experiment).is_dir() else {}
     train, test = (shapes_of(data, category, split, preset.architecture.resolution) for split in ("train", "test"))
-    facts = model.card | known.get(category, {}) | judge(model, train, test, seed)
+    judged = {"seed": seed, "dataset": source(test, category=category, num_test=len(test))}
+    facts = model.card | known.get(category, {}) | judge(model, train, test, seed) | {"judged": judged}
     save_results(preset.experiment, category, facts, folder=results)
     return facts
 

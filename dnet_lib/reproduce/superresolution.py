@@ -8,7 +8,7 @@ from torch import Tensor
 from dnet_lib.checkpoints import Pretrained
 from dnet_lib.data import ShapeSet
 from dnet_lib.metrics import intersection_over_union
-from dnet_lib.voxels import down_scale, threshold, up_scale
+from dnet_lib.voxels import down_scale, threshold, threshold_blocks, up_scale
 
 CATEGORIES = {"cpu": ("chair", "sofa", "toilet"), "cpu64": ("all",), "paper": ("chair", "sofa", "toilet")}
 """What a preset is learned for, where nothing else is said."""
@@ -29,6 +29,9 @@ def judge(model: Pretrained, train: ShapeSet, test: ShapeSet, seed: int, *, scal
     }
     for name, guess in guesses.items():
         metrics |= {f"{key}{name}": value for key, value in errors(guess, test.voxels).items()}
+    for name in ("", "_trilinear"):  # who knows a block's mean knows how many of its voxels are full
+        guess = threshold_blocks(guesses[name], coarse)
+        metrics |= {f"{key}_counted{name}": value for key, value in errors(guess, test.voxels).items()}
     return {"metrics": metrics, "paper": {}}
 
 
