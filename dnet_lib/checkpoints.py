@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,13 +15,15 @@ from torch import Tensor
 from dnet_lib.energy import Architecture, DescriptorNet
 from dnet_lib.fast import freeze
 from dnet_lib.files import atomic_write
+from dnet_lib.generator import GeneratorNet, Layout, Proposals
 from dnet_lib.langevin import Generators, langevin, sample, white_noise
 from dnet_lib.projections import Projection, hidden_voxels, missing_detail
-from dnet_lib.starts import CoarseGaussian
-from dnet_lib.voxels import ShapeError, centre, check_shapes, fill_hidden, uncentre, up_scale
+from dnet_lib.starts import CoarseGaussian, Draws, Histogram
+from dnet_lib.voxels import ShapeError, centre, check_shapes, fill_hidden, resample, uncentre, up_scale
 
 WEIGHTS = Path(__file__).parent / "weights"
 RESULTS = Path(__file__).parent / "results"
+Net = TypeVar("Net", bound=torch.nn.Module)
 FORMAT = "dnet_lib 1"
 
 
@@ -48,7 +50,7 @@ class Pretrained:
     net: DescriptorNet
     mean: float
     """Scalar voxel mean of the training shapes: occupancy = centred + mean."""
-    start: CoarseGaussian | None
+    start: Draws | None
     """Where chains start; None for white noise N(0, 1)."""
     settings: Chain
     card: dict[str, Any]
@@ -68,6 +70,11 @@ class Pretrained:
         """The walls of the energy's uniform reference, if it has one: the sampler asks for them."""
         return self.net.bounds
 
+    @property
+    def grids(self) -> "list[Pretrained]":
+        """The models of a multi-grid, coarse to fine, this one last; of any other model only itself."""
+        return [*(self.start.below.grids if isinstance(self.start, Expanded) else ()), self]
+
     def starts(self, num_samples: int, *, generator: Generators = None) -> Tensor:
         """First shapes of new chains, centred (N, 1, R, R, R)."""
         if self.start is not None:
@@ -76,8 +83,17 @@ class Pretrained:
         return white_noise(weight.new_empty(num_samples, 1, r, r, r), generator)
 
     def chain(self, num_samples: int, *, generator: Generators = None) -> Iterator[Tensor]:
-        """A chain from scratch: yields occupancy (N, 1, R, R, R), first the start, then after each Langevin step."""
-        y = self.starts(num_samples, generator=generator)
+        """A chain from scratch: yields occupancy (N, 1, R, R, R), first the start, then after each Langevin step.
+
+        A multi-grid's chain begins on the coarsest grid; the shapes grow on the way.
+        """
+        if isinstance(self.start, Expanded):
+            y = torch.empty(0)
+            for y in self.start.below.chain(num_samples, generator=generator):
+                yield y
+            y = self.start.expand(y)
+        else:
+            y = self.starts(num_samples, generator=generator)
         yield uncentre(y, self.mean)
         energy = freeze(self.net, y, num_steps=self.settings.num_steps)
         steps = langevin(y, energy, **asdict(self.settings), generator=generator)
@@ -120,24 +136,99 @@ class Pretrained:
         return self._revise(centre(up_scale(coarse, scale), self.mean), missing_detail(scale), generator, progress)
 
 
+@dataclass(frozen=True, eq=False)
+class Expanded:
+    """Chains start from the up-scaled samples of the next coarser grid's model (Algorithm 2)."""
+
+    below: Pretrained
+    resolution: int
+
+    def draw(self, num_samples: int, generator: Generators = None) -> Tensor:
+        """Starts, centred (N, 1, R, R, R)."""
+        return self.expand(self.below.sample(num_samples, generator=generator))
+
+    def expand(self, occupancy: Tensor) -> Tensor:
+        """Occupancy of the coarser grid, centred on this one."""
+        return centre(resample(occupancy, self.resolution), self.below.mean)
+
+
 def save_model(path: str | Path, model: Pretrained, *, half: bool = False) -> None:
     """Write a model as one safetensors file, beside and renamed. Its card must be JSON.
 
-    `half` stores the network's weights in half precision; they are read back as float32.
+    `half` stores the networks' weights in half precision; they are read back as float32.
     """
-    weights = model.net.state_dict()
-    tensors = {f"net.{name}": tensor.half() if half else tensor for name, tensor in weights.items()}
+    tensors, about = _pack(model, half)
+    write_tensors(path, tensors, {"format": FORMAT, "model": json.dumps(about), "card": json.dumps(model.card)})
+
+
+def _pack(model: Pretrained, half: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """A model as named tensors and what JSON can say; a multi-grid's coarser models lie inside, under "below."."""
+    start = model.start
+    tensors = _state("net.", model.net, half)
     about: dict[str, Any] = {
         "architecture": asdict(model.net.architecture),
         "mean": model.mean,
         "chain": asdict(model.settings),
         "start": None,
     }
-    if model.start is not None:
-        tensors |= {"start.mean": model.start.mean, "start.factor": model.start.factor}
-        tensors |= {f"start.mixture.{i}": part for i, part in enumerate(model.start.mixture or ())}
-        about["start"] = {k: v for k, v in vars(model.start).items() if k not in ("mean", "factor", "mixture")}
-    write_tensors(path, tensors, {"format": FORMAT, "model": json.dumps(about), "card": json.dumps(model.card)})
+    if isinstance(start, CoarseGaussian):
+        tensors |= {"start.mean": start.mean, "start.factor": start.factor}
+        tensors |= {f"start.mixture.{i}": part for i, part in enumerate(start.mixture or ())}
+        about["start"] = {k: v for k, v in vars(start).items() if k not in ("mean", "factor", "mixture")}
+    elif isinstance(start, Histogram):
+        tensors |= {"start.edges": start.edges, "start.counts": start.counts}
+        about["histogram"] = {"resolution": start.resolution, "centre": start.centre}
+    elif isinstance(start, Proposals):
+        tensors |= _state("start.", start.net, half)
+        about["generator"] = {"layout": asdict(start.net.layout), "centre": start.centre, "sigma": start.sigma}
+    elif isinstance(start, Expanded):
+        below, about["below"] = _pack(start.below, half)
+        tensors |= {f"below.{name}": tensor for name, tensor in below.items()}
+    elif start is not None:
+        raise TypeError(f"chains that start from a {type(start).__name__} cannot be written")
+    return tensors, about
+
+
+def _state(prefix: str, net: torch.nn.Module, half: bool) -> dict[str, Tensor]:
+    state = {f"{prefix}{name}": tensor for name, tensor in net.state_dict().items()}
+    return {name: t.half() if half and t.is_floating_point() else t for name, t in state.items()}
+
+
+def _unpack(tensors: dict[str, Tensor], about: dict[str, Any], card: dict[str, Any]) -> Pretrained:
+    """`_pack` undone."""
+    described = about["architecture"]
+    described["layers"] = tuple(tuple(layer) for layer in described["layers"])
+    described["bounds"] = described["bounds"] and tuple(described["bounds"])
+    with torch.device("meta"):  # nothing is allocated before the weights are known to fit
+        net = DescriptorNet(Architecture(**described))
+    _fill(net, "net.", tensors)
+    start: Draws | None = None
+    if about["start"]:
+        mixture = None
+        if "start.mixture.0" in tensors:
+            mixture = tensors["start.mixture.0"], tensors["start.mixture.1"], tensors["start.mixture.2"]
+        start = CoarseGaussian(tensors["start.mean"], tensors["start.factor"], mixture=mixture, **about["start"])
+    elif "histogram" in about:
+        start = Histogram(tensors["start.edges"], tensors["start.counts"], **about["histogram"])
+    elif "generator" in about:
+        layout: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in about["generator"].pop("layout").items()
+        }
+        with torch.device("meta"):
+            proposer = GeneratorNet(Layout(**layout))
+        start = Proposals(_fill(proposer, "start.", tensors), **about["generator"])
+    elif "below" in about:
+        below = {name.removeprefix("below."): t for name, t in tensors.items() if name.startswith("below.")}
+        start = Expanded(_unpack(below, about["below"], card), net.architecture.resolution)
+    return Pretrained(net, about["mean"], start, Chain(**about["chain"]), card)
+
+
+def _fill(net: Net, prefix: str, tensors: dict[str, Tensor]) -> Net:
+    """Give a network on the meta device the weights under a prefix, as float32, for reading only."""
+    weights = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+    weights = {name: t.float() if t.dtype == torch.half else t for name, t in weights.items()}
+    net.load_state_dict(weights, assign=True)
+    return net.eval().requires_grad_(False)
 
 
 def write_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
@@ -174,23 +265,7 @@ def read_tensors(
 def load_model(path: str | Path, *, device: torch.device | str = "cpu") -> Pretrained:
     """Read a file of `save_model`. Raises `CheckpointError` naming a file that is missing, truncated or foreign."""
     with read_tensors(path, FORMAT, device=device) as (tensors, metadata):
-        about = json.loads(metadata["model"])
-        described = about["architecture"]
-        described["layers"] = tuple(tuple(layer) for layer in described["layers"])
-        described["bounds"] = described["bounds"] and tuple(described["bounds"])
-        with torch.device("meta"):  # nothing is allocated before the weights are known to fit
-            net = DescriptorNet(Architecture(**described))
-        weights = {name.removeprefix("net."): t for name, t in tensors.items() if name.startswith("net.")}
-        weights = {name: t.float() if t.dtype == torch.half else t for name, t in weights.items()}
-        net.load_state_dict(weights, assign=True)
-        start = None
-        if about["start"]:
-            mixture = None
-            if "start.mixture.0" in tensors:
-                mixture = tensors["start.mixture.0"], tensors["start.mixture.1"], tensors["start.mixture.2"]
-            start = CoarseGaussian(tensors["start.mean"], tensors["start.factor"], mixture=mixture, **about["start"])
-        net = net.eval().requires_grad_(False)
-        return Pretrained(net, about["mean"], start, Chain(**about["chain"]), json.loads(metadata["card"]))
+        return _unpack(tensors, json.loads(metadata["model"]), json.loads(metadata["card"]))
 
 
 def load_pretrained(name: str, *, device: torch.device | str = "cpu") -> Pretrained:

@@ -88,6 +88,8 @@ class Run:
     averaged: DescriptorNet | None = None
     iteration: int = 0
     seconds: float = 0.0
+    index: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+    """Rows of the observed shapes of the iteration under way."""
     _order: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
 
     @classmethod
@@ -223,12 +225,14 @@ def learn(
     *,
     checkpoint: str | Path | None = None,
     save_every: int = 50,
+    batches: Callable[[], Tensor] | None = None,
 ) -> Iterator[Record]:
     """Algorithm 1 as an iterator: yields a `Record` after each iteration, from `run.iteration` to the last.
 
     shapes       all observed shapes, centred (N, 1, R, R, R)
     checkpoint   a file: where it exists the run resumes from it, bit-equal; it is rewritten every `save_every`
                  iterations and at the end
+    batches      gives the rows of the next mini-batch; by itself every shape comes once an epoch, in a fresh order
 
     Raises `DivergedError` when energies or chains stop being finite, carrying the last good `state` (and `checkpoint`).
     """
@@ -240,15 +244,15 @@ def learn(
     device, bounds = run.generator.device, run.net.bounds
     shapes = shapes.to(device)
     if checkpoint is not None and Path(checkpoint).exists():
-        _resume(run, checkpoint)
+        resume(checkpoint, run.restore, run.generator.device)
     good, energy, frozen = run.state(), None, None
     while run.iteration < settings.num_iterations:
         began, here = time.perf_counter(), run.iteration
         if here % save_every == 0:
             candidate = run.state()
-        index = run.next_batch(len(shapes), settings.batch_size)
-        observed = shapes[index]
-        y, projection = run.starts.begin(observed, index, run.generator)
+        run.index = batches() if batches else run.next_batch(len(shapes), settings.batch_size)
+        observed = shapes[run.index]
+        y, projection = run.starts.begin(observed, run.index, run.generator)
         if settings.data_noise:
             observed = observed + settings.data_noise * white_noise(observed, run.generator)
             observed = observed if bounds is None else reflect(observed, *bounds)
@@ -316,10 +320,11 @@ def read_state(path: str | Path, device: torch.device | str = "cpu") -> dict:
     return states[_rank()]
 
 
-def _resume(run: Run, checkpoint: str | Path) -> None:
-    state = read_state(checkpoint, run.generator.device)
+def resume(checkpoint: str | Path, restore: Callable[[dict], None], device: torch.device | str = "cpu") -> None:
+    """Read a checkpoint and hand it to `restore`; raises ValueError naming one that belongs to another run."""
+    state = read_state(checkpoint, device)
     try:
-        run.restore(state)
+        restore(state)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(
             f"{checkpoint} is the checkpoint of another run (network, starts or settings differ): "

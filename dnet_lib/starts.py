@@ -2,12 +2,12 @@
 
 A start answers two calls of the learning loop: `begin(observed, index, generator)` gives the chains' first shapes and
 what they must keep (a projection or None); `learn(revised)` hears where the chains ended. What a start remembers
-between iterations lives in `state()`, a dict of tensors that `restore(state)` takes back, so that a killed run resumes.
+between iterations lives in `state()`, tensors and plain numbers that `restore(state)` takes back: a killed run resumes.
 """
 
 import math
 from dataclasses import dataclass, replace
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dnet_lib.langevin import Generators, white_noise
 from dnet_lib.projections import Projection, hidden_voxels, missing_detail
-from dnet_lib.voxels import ShapeError, check_scale, corrupt, down_scale, fill_hidden, up_scale
+from dnet_lib.voxels import ShapeError, check_scale, corrupt, down_scale, fill_hidden, resample, up_scale
 
 
 class Starts(Protocol):
@@ -29,10 +29,10 @@ class Starts(Protocol):
     def learn(self, revised: Tensor) -> None:
         """Hear the chains' last shapes."""
 
-    def state(self) -> dict[str, Tensor]:
+    def state(self) -> dict[str, Any]:
         """What must be kept to resume."""
 
-    def restore(self, state: dict[str, Tensor]) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
         """Take back what `state()` gave."""
 
 
@@ -162,6 +162,65 @@ class LowResolution(_Stateless):
 
     def begin(self, observed, index, generator):
         return up_scale(down_scale(observed, self.scale), self.scale), missing_detail(self.scale)
+
+
+@dataclass(eq=False)
+class Coarser(_Stateless):
+    """Up-scaled samples of the next coarser grid: Algorithm 2. The coarsest grid starts from the observed 1x1x1 means.
+
+    All grids have the same scalar voxel mean, so that centred shapes stay centred when they are handed up.
+    """
+
+    resolution: int
+    below: Self | None = None
+    """The starts of the next coarser grid, which hear its samples first; None on the coarsest."""
+    revised: Tensor | None = None
+    """This grid's samples of the iteration under way."""
+
+    def begin(self, observed, index, generator):
+        if self.below is None:
+            return resample(resample(observed, 1), self.resolution), None
+        if self.below.revised is None:
+            raise ShapeError(f"the grid below {self.resolution}^3 has no samples yet: it must go first")
+        return resample(self.below.revised, self.resolution), None
+
+    def learn(self, revised):
+        self.revised = revised
+
+
+class Draws(Protocol):
+    """Where the chains of a trained model start when shapes are sampled from scratch."""
+
+    def draw(self, num_samples: int, generator: Generators = None) -> Tensor:
+        """First shapes, centred (N, 1, R, R, R)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Histogram:
+    """Constant shapes whose level is drawn from a histogram of 1x1x1 versions: the model p(0) of section 4.2."""
+
+    edges: Tensor
+    """Ascending occupancy levels, (B + 1,)."""
+    counts: Tensor
+    """Shapes in each bin, (B,)."""
+    resolution: int
+    centre: float
+    """Scalar voxel mean of the training shapes, subtracted from the starts."""
+
+    @classmethod
+    def fit(cls, occupancy: Tensor, resolution: int, *, bins: int = 30) -> Self:
+        """The histogram of the mean occupancies of training shapes (N, 1, R, R, R), for chains on `resolution`^3."""
+        levels = occupancy.flatten(1).double().mean(1).cpu()
+        counts, edges = torch.histogram(levels, bins)
+        return cls(edges.to(occupancy), counts.to(occupancy), resolution, float(levels.mean()))
+
+    def draw(self, num_samples: int, generator: Generators = None) -> Tensor:
+        """Starts, centred (N, 1, R, R, R): a bin by its count, a level evenly within it."""
+        u, v = torch.special.ndtr(white_noise(self.edges.new_empty(num_samples, 2), generator)).unbind(1)
+        total = self.counts.cumsum(0)
+        bin = torch.searchsorted(total, u * total[-1], right=True).clamp(max=len(total) - 1)
+        level = torch.lerp(self.edges[bin], self.edges[bin + 1], v)
+        return (level - self.centre).view(-1, 1, 1, 1, 1).expand(-1, 1, *(self.resolution,) * 3).contiguous()
 
 
 @dataclass(frozen=True, eq=False)

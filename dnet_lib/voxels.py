@@ -59,6 +59,26 @@ def up_scale(y: Tensor, scale: int) -> Tensor:
     return y
 
 
+def resample(y: Tensor, resolution: int) -> Tensor:
+    """The same shape on another grid: each new voxel is the mean of the old shape over its own cube.
+
+    (N, 1, R, R, R) -> (N, 1, resolution, resolution, resolution), any two sizes. It keeps the mean of a shape, and is
+    `down_scale` or `up_scale` where one size divides the other. Section 4.2 needs it for grids like 4^3 and 6^3.
+    """
+    side = y.shape[-1]
+    if type(resolution) is not int or resolution < 1:
+        raise ShapeError(f"a resolution must be a whole number, at least 1, not {resolution!r}")
+    if side % resolution == 0:
+        return down_scale(y, side // resolution)
+    if resolution % side == 0:
+        return up_scale(y, resolution // side)
+    old = torch.arange(side, device=y.device, dtype=torch.float64) / side
+    new = torch.arange(resolution, device=y.device, dtype=torch.float64)[:, None] / resolution
+    overlap = torch.minimum(old + 1 / side, new + 1 / resolution) - torch.maximum(old, new)
+    share = (overlap.clamp(min=0) * resolution).to(y.dtype)  # (resolution, side), rows sum to 1
+    return torch.einsum("ncxyz,ax,by,dz->ncabd", y, share, share, share)
+
+
 def coarsen(occupancy: Tensor, scale: int, *, filled: float = 0.25) -> Tensor:
     """A binary shape at a lower resolution: a block is filled when at least the share `filled` of its voxels is.
 

@@ -20,7 +20,9 @@ LIBRARY, PREPARATION = ROOT / "dnet_lib", ROOT / "data_prep"
 ROOMS = (
     *("files", "voxels", "data", "energy", "convolutions", "fast", "projections", "langevin", "starts", "learning"),
     *(
+        "generator",
         "multigrid",
+        "cooperative",
         "features",
         "metrics",
         "diagnostics",

@@ -1,0 +1,61 @@
+"""MCMC teaching: a generator proposes, the descriptor's chain revises, the generator learns the revision (Algorithm 3).
+
+Nothing of the loop is new: `dnet_lib.learning.learn` with `Teaching` as its starts. With M_theta the finite chain,
+
+    theta:  arg min KL(P_data || p_theta) - KL(M_theta q_alpha || p_theta),    eq. (23)
+    alpha:  arg min KL(M_theta q_alpha_t || q_alpha),                          eq. (24)
+
+the first by the learning step of eq. (8), the second by the regression of eq. (22).
+"""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from dnet_lib.generator import GeneratorNet, Proposals, latents, regress
+
+
+@dataclass(eq=False)
+class Teaching:
+    """Chains start at a generator's proposals; where they end is what the generator learns: Algorithm 3."""
+
+    proposals: Proposals
+    num_chains: int
+    optimizer: torch.optim.Optimizer
+    """Of the generator."""
+    latent: Tensor | None = None
+    """Z of the iteration under way, (num_chains, d)."""
+    loss: Tensor | None = None
+    """Mean |Y - g(Z)|^2 over the revised shapes of the last iteration, before the generator's step."""
+
+    @classmethod
+    def begin_with(
+        cls,
+        net: GeneratorNet,
+        centre: float,
+        *,
+        num_chains: int = 50,
+        sigma: float = 0.0,
+        learning_rate: float = 0.0003,
+        betas: tuple[float, float] = (0.6, 0.999),
+    ) -> Self:
+        """Teach `net`, by Adam with the rates of section 6.4; `centre` is the training shapes' scalar voxel mean."""
+        optimizer = torch.optim.Adam(net.parameters(), lr=learning_rate, betas=betas)
+        return cls(Proposals(net, centre, sigma), num_chains, optimizer)
+
+    def begin(self, observed, index, generator):
+        self.latent = latents(self.proposals.net, self.num_chains, generator)
+        return self.proposals.at(self.latent, generator), None
+
+    def learn(self, revised):
+        assert self.latent is not None, "a start begins before it learns"
+        self.loss = regress(self.proposals.net, self.optimizer, self.latent, revised + self.proposals.centre)
+
+    def state(self) -> dict[str, Any]:
+        return {"net": self.proposals.net.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def restore(self, state):
+        self.proposals.net.load_state_dict(state["net"])
+        self.optimizer.load_state_dict(state["optimizer"])

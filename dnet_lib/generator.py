@@ -1,0 +1,246 @@
+"""The generator: a top-down network from a latent vector to a shape, and its maximum likelihood without a teacher.
+
+    Z ~ N(0, I_d),    Y = g(Z; alpha) + eps,    eps ~ N(0, sigma^2 I),    eqs. (20), (21)
+
+A generator samples in one pass. To learn from shapes alone it must infer their Z by Langevin dynamics (section 5.0.1);
+taught by a descriptor's chains it need not (section 5.0.2, `dnet_lib.cooperative`).
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dnet_lib.langevin import DivergedError, Generators, sample, white_noise
+from dnet_lib.learning import resume, write_state
+from dnet_lib.voxels import ShapeError, check_shapes
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The settings of a `GeneratorNet`; the defaults are those of section 6.4."""
+
+    resolution: int = 32
+    latent: int = 100
+    """d, entries of Z."""
+    channels: tuple[int, ...] = (256, 128, 64)
+    """Of every deconvolution but the last, top down; the dense layer under Z has as many as the first."""
+    factors: tuple[int, ...] = (1, 2, 2, 2)
+    """Up-sampling of each deconvolution."""
+    kernel: int = 4
+    batch_norm: bool = True
+
+    def __post_init__(self) -> None:
+        if self.latent < 1 or not self.channels or min(self.channels) < 1 or min(self.factors, default=0) < 1:
+            raise ValueError(f"a generator needs latent entries, channels and factors, all at least 1, not {self}")
+        if len(self.factors) != len(self.channels) + 1 or max(self.factors) > self.kernel:
+            raise ValueError(f"give a factor, at most the kernel's size, for each deconvolution: {self}")
+        if self.resolution % math.prod(self.factors):
+            raise ValueError(f"{self.resolution}^3 voxels are not a multiple of the factors {self.factors}")
+
+
+COMPACT = Layout(channels=(64, 48, 24), batch_norm=False)
+"""For a laptop's CPU: 0.6 million weights."""
+
+
+class GeneratorNet(nn.Module):
+    """g(Z; alpha) of eq. (21): latent vectors (N, d) -> occupancy in (0, 1), (N, 1, R, R, R).
+
+    A dense layer, then deconvolutions with rectifications between them. The last one ends in the paper's tanh, moved
+    from [-1, 1] to occupancy. Weights begin as N(0, 2 / fan-in) draws, biases as zeros.
+    """
+
+    def __init__(
+        self,
+        layout: Layout | None = None,
+        *,
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+    ):
+        super().__init__()
+        self.layout = a = layout or Layout()
+        self.base = a.resolution // math.prod(a.factors)
+        self.dense = nn.Linear(a.latent, a.channels[0] * self.base**3, bias=not a.batch_norm)
+        sizes = (a.channels[0], *a.channels, 1)
+        layers: list[nn.Module] = []
+        for k, factor in enumerate(a.factors):
+            last = k == len(a.channels)
+            padding, bias = (a.kernel - factor) // 2, last or not a.batch_norm
+            layers.append(nn.ConvTranspose3d(sizes[k], sizes[k + 1], a.kernel, factor, padding, bias=bias))
+        self.layers = nn.ModuleList(layers)
+        normalized = (a.channels[0], *a.channels) if a.batch_norm else ()
+        self.norms = nn.ModuleList(nn.BatchNorm3d(channels) for channels in normalized)
+        fans = [a.latent, *(c * a.kernel**3 / f**3 for c, f in zip(sizes, a.factors, strict=False))]
+        with torch.no_grad():
+            for layer, fan in zip((self.dense, *self.layers), fans, strict=True):
+                layer.weight.normal_(0, math.sqrt(2 / fan), generator=generator)
+                if layer.bias is not None:
+                    layer.bias.zero_()
+        self.to(device)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Occupancy (N, 1, R, R, R) of latent vectors (N, d)."""
+        if z.ndim != 2 or z.shape[1] != self.layout.latent:
+            raise ShapeError(f"this generator takes latent vectors (N, {self.layout.latent}), not {tuple(z.shape)}")
+        h, side = self.dense(z).view(len(z), -1, self.base, self.base, self.base), self.base
+        for k, (layer, factor) in enumerate(zip(self.layers, self.layout.factors, strict=True)):
+            h = torch.relu(self.norms[k](h) if self.norms else h)
+            side *= factor
+            h = layer(h)[..., :side, :side, :side]  # SAME: the odd voxel of the padding comes last
+        return (1 + torch.tanh(h)) / 2
+
+
+def latents(net: GeneratorNet, num: int, generator: Generators = None) -> Tensor:
+    """Z ~ N(0, I), (num, d), on the network's device."""
+    return white_noise(net.dense.weight.new_empty(num, net.layout.latent), generator)
+
+
+@dataclass(frozen=True, eq=False)
+class Proposals:
+    """Where chains start that a generator serves: centred shapes g(Z) + eps, Z ~ N(0, I), eq. (20)."""
+
+    net: GeneratorNet
+    centre: float
+    """Scalar voxel mean of the training shapes, subtracted from the proposals."""
+    sigma: float = 0.0
+    """Standard deviation of eps."""
+
+    def draw(self, num_samples: int, generator: Generators = None) -> Tensor:
+        """Starts, centred (N, 1, R, R, R)."""
+        return self.at(latents(self.net, num_samples, generator), generator)
+
+    @torch.no_grad()
+    def at(self, z: Tensor, generator: Generators = None) -> Tensor:
+        """The starts of given latent vectors (N, d), centred (N, 1, R, R, R)."""
+        y = self.net(z) - self.centre
+        return y if self.sigma == 0 else y + self.sigma * white_noise(y, generator)
+
+
+@dataclass(frozen=True, eq=False)
+class Posterior:
+    """-log p(Z | Y) of given shapes, up to a constant: an energy of latent vectors, one for each shape.
+
+    |Z|^2 / 2 + |Y - g(Z)|^2 / (2 sigma^2), with shapes as occupancy (N, 1, R, R, R).
+    """
+
+    net: GeneratorNet
+    shapes: Tensor
+    sigma: float = 0.3
+
+    def __call__(self, z: Tensor) -> Tensor:
+        misfit = (self.shapes - self.net(z)).square().flatten(1).sum(1)
+        return z.square().sum(1) / 2 + misfit / (2 * self.sigma**2)
+
+
+def infer(
+    net: GeneratorNet,
+    shapes: Tensor,
+    z: Tensor | None = None,
+    *,
+    sigma: float = 0.3,
+    num_steps: int,
+    step_size: float,
+    **options,
+) -> Tensor:
+    """Latent vectors (N, d) that explain shapes (N, 1, R, R, R), occupancy: Langevin dynamics on their posterior.
+
+    `z` are the chains' starts, N(0, I) by default; `options` are those of `dnet_lib.langevin.sample`, and
+    `temperature=0` climbs to the most probable Z. Section 5.0.1; reconstruction: net(infer(net, shapes, ...)).
+    """
+    check_shapes(shapes, resolution=net.layout.resolution)
+    z = latents(net, len(shapes), options.get("generator")) if z is None else z
+    return sample(z, Posterior(net, shapes, sigma), num_steps=num_steps, step_size=step_size, **options)
+
+
+def regress(net: GeneratorNet, optimizer: torch.optim.Optimizer, z: Tensor, shapes: Tensor) -> Tensor:
+    """One step of the optimizer down |Y - g(Z)|^2, the mean over the batch, eq. (22); returns it, a scalar.
+
+    Latent vectors (N, d), occupancy (N, 1, R, R, R).
+    """
+    loss = (shapes - net(z)).square().flatten(1).sum(1).mean()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
+
+
+@dataclass(frozen=True)
+class Alternation:
+    """The numbers of alternating back-propagation (section 5.0.1)."""
+
+    num_iterations: int = 1000
+    num_steps: int = 20
+    """Langevin steps an iteration that infer the latent vectors."""
+    step_size: float = 0.02
+    sigma: float = 1.0
+    """Standard deviation of eps in eq. (20)."""
+    batch_size: int = 50
+    learning_rate: float = 0.0003
+    betas: tuple[float, float] = (0.6, 0.999)
+
+
+class Alternated(NamedTuple):
+    """What one iteration of alternating back-propagation measured."""
+
+    iteration: int
+    loss: float
+    """Mean |Y - g(Z)|^2 of the mini-batch before the step, at the inferred Z."""
+    latent: Tensor
+    """Inferred latent vectors of all shapes so far, (N, d)."""
+
+
+def alternate(
+    net: GeneratorNet,
+    shapes: Tensor,
+    settings: Alternation,
+    *,
+    seed: int = 0,
+    checkpoint: str | Path | None = None,
+    save_every: int = 50,
+) -> Iterator[Alternated]:
+    """Alternating back-propagation as an iterator: infer Z of a mini-batch, regress, go on (section 5.0.1).
+
+    shapes       all observed shapes, occupancy (N, 1, R, R, R)
+    checkpoint   a file: where it exists the run resumes from it; it is rewritten every `save_every` iterations
+
+    Each shape keeps its own chain of Z, begun as N(0, I). Raises `DivergedError` when the loss stops being finite.
+    """
+    check_shapes(shapes, name="the observed shapes", resolution=net.layout.resolution)
+    device = net.dense.weight.device
+    random, shapes = torch.Generator(device).manual_seed(seed), shapes.to(device)
+    optimizer = torch.optim.Adam(net.parameters(), lr=settings.learning_rate, betas=settings.betas)
+    z, begun = latents(net, len(shapes), random), 0
+
+    def state() -> dict:
+        parts = {"net": net.state_dict(), "optimizer": optimizer.state_dict(), "latent": z, "iteration": iteration}
+        return parts | {"generator": random.get_state()}
+
+    def restore(state: dict) -> None:
+        nonlocal begun, z
+        net.load_state_dict(state["net"])
+        optimizer.load_state_dict(state["optimizer"])
+        random.set_state(state["generator"].cpu())
+        begun, z = state["iteration"], state["latent"]
+
+    if checkpoint is not None and Path(checkpoint).exists():
+        resume(checkpoint, restore, device)
+    options: dict[str, Any] = {
+        "sigma": settings.sigma,
+        "num_steps": settings.num_steps,
+        "step_size": settings.step_size,
+    }
+    for iteration in range(begun + 1, settings.num_iterations + 1):
+        rows = torch.randperm(len(shapes), generator=random, device=device)[: settings.batch_size]
+        z[rows] = infer(net, shapes[rows], z[rows], generator=random, **options)
+        loss = regress(net, optimizer, z[rows], shapes[rows]).item()
+        if not math.isfinite(loss):
+            raise DivergedError(
+                f"the generator diverged at iteration {iteration}: lower the learning rate or step size"
+            )
+        if checkpoint is not None and (iteration % save_every == 0 or iteration == settings.num_iterations):
+            write_state(state(), checkpoint)
+        yield Alternated(iteration, loss, z)
