@@ -1,6 +1,7 @@
 """Every number of the experiments: one frozen preset an experiment and scale."""
 
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from dnet_lib.checkpoints import Chain
 from dnet_lib.energy import COMPACT_LAYERS, Architecture
@@ -233,8 +234,98 @@ SUPER_64 = replace(
     experiment="superresolution64",
 )
 
+
+@dataclass(frozen=True)
+class MultiGrid:
+    """An experiment of section 6.6: synthesis by Algorithm 2, one descriptor a grid."""
+
+    name: str
+    source: str
+    grids: tuple[Architecture, ...]
+    """Coarse to fine."""
+    settings: tuple[Settings, ...]
+    """Of each grid."""
+    sampling: tuple[Chain, ...]
+    """The chains that sample the trained grids from scratch."""
+    weight_std: float = 0.001
+    """Standard deviation of the first weights."""
+    experiment: str = "multigrid"
+    """Folder of its weights and results."""
+
+    @property
+    def architecture(self) -> Architecture:
+        """The finest grid's."""
+        return self.grids[-1]
+
+
+PAPER_GRIDS = MultiGrid(
+    name="paper",
+    source="section 6.6; the paper's learning rate, 0.3, belongs to another optimizer: Adam's 0.001 is ours",
+    grids=(
+        Architecture(4, ((100, 5, 3),)),
+        Architecture(16, ((100, 5, 3),)),
+        Architecture(32, ((100, 5, 1),)),
+        Architecture(64, ((100, 5, 1),)),
+    ),
+    settings=(Settings(num_steps=10, step_size=0.3, batch_size=100),) * 4,
+    sampling=(Chain(30, 0.3, 1.0),) * 4,
+    experiment="multigrid_paper",
+)
+
+
+def _grids(*chains: Chain, num_iterations: int, rates: tuple[float, ...], batch_size: int = 16) -> tuple[Settings, ...]:
+    """All grids at once, each with chains as it is sampled later."""
+    return tuple(
+        Settings(
+            num_iterations=num_iterations,
+            num_steps=chain.num_steps,
+            step_size=chain.step_size,
+            temperature=chain.temperature,
+            batch_size=batch_size,
+            learning_rate=Decay(rate, rate / 20, over=num_iterations),
+            max_gradient=300.0,
+            average=0.98,
+        )
+        for chain, rate in zip(chains, rates, strict=True)
+    )
+
+
+_CLIMB = Chain(30, 0.1, 0.006), Chain(20, 0.1, 0.003), Chain(10, 0.15, 0.0005), Chain(6, 0.25, 0.0)
+_COARSE = Architecture(4, ((128, 4, 4), (64, 1, 1)), "silu"), Architecture(8, ((48, 4, 2), (64, 4, 4)), "silu")
+
+GRIDS = MultiGrid(
+    name="cpu",
+    source="this library: 4^3, 8^3, 16^3, 32^3 by compact descriptors; noise on coarse grids only",
+    grids=(*_COARSE, *(Architecture(r, COMPACT_LAYERS[r], "silu") for r in (16, 32))),
+    settings=_grids(*_CLIMB, num_iterations=700, rates=(3e-3, 3e-3, 2e-3, 1e-3)),
+    sampling=_CLIMB,
+    weight_std=0.02,
+)
+
+Preset = TypeVar("Preset", Synthesis, Conditional, MultiGrid)
+
+
+def shortened(preset: Preset, num_iterations: int) -> Preset:
+    """The same experiment over fewer iterations (or more); rates that fall do so in the new time."""
+
+    def short(settings: Settings) -> Settings:
+        rate = settings.learning_rate
+        rate = replace(rate, over=num_iterations) if isinstance(rate, Decay) else rate
+        return replace(settings, num_iterations=num_iterations, learning_rate=rate)
+
+    changes: dict[str, Any] = {"name": f"{preset.name}-{num_iterations}"}
+    if isinstance(preset, MultiGrid):
+        changes["settings"] = tuple(map(short, preset.settings))
+    else:
+        changes["settings"] = short(preset.settings)
+    if isinstance(preset, Conditional) and preset.first is not None:
+        changes["first"] = short(preset.first)
+    return replace(preset, **changes)
+
+
 RECOVERY = {preset.name: preset for preset in (FULL, BOX, PAPER_3, PAPER_2)}
 SUPERRESOLUTION = {preset.name: preset for preset in (SUPER, SUPER_64, PAPER_SUPER)}
+MULTIGRID = {preset.name: preset for preset in (GRIDS, PAPER_GRIDS)}
 
 
 def _row(*values: float) -> dict[str, float]:

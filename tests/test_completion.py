@@ -301,7 +301,8 @@ def test_the_command_trains_the_auto_encoder_beside_one_model_of_all(tmp_path, m
     preset = replace(RECOVERY, first=None if shared else TINY, shared=shared)
     monkeypatch.setattr(command, "RECOVERY", {"full": preset})
     monkeypatch.setattr(command, "CATEGORIES", ("sofa", "all"))
-    options = {"category": None, "preset": "full", "evaluate": False, "data": "furniture", "seed": 0, "device": "cpu"}
+    options = {"category": None, "preset": "full", "evaluate": False, "data": "furniture", "seed": 0}
+    options |= {"iterations": None, "device": "cpu"}
     command.run({"experiment": "table4", **options, **places(tmp_path)})
     assert load_denoiser(tmp_path / "weights" / "baselines" / "denoiser_full.safetensors")
     assert "auto-encoder" in capsys.readouterr().out

@@ -10,7 +10,7 @@ import torch
 
 from dnet_lib import Architecture, load_model, load_results, load_shapes
 from dnet_lib.learning import Settings
-from dnet_lib.presets import CPU, PAPER, CoarseStart, Synthesis
+from dnet_lib.presets import CPU, FULL, GRIDS, PAPER, CoarseStart, Conditional, Synthesis, shortened
 from dnet_lib.reproduce import synthesis
 
 TINY = Architecture(16, ((8, 6, 2), (8, 4, 2)))
@@ -71,3 +71,14 @@ def test_the_results_hold_the_samples_they_judge(tmp_path):
     nearest = [np.abs(shapes - sample).sum((1, 2, 3, 4)).min() for sample in bits]
     assert abs(np.mean(nearest) - facts["metrics"]["mean_nearest"]) < 1e-3
     json.dumps(facts, allow_nan=False)
+
+
+def test_a_shortened_preset_ends_sooner_and_its_rates_fall_sooner():
+    for preset in (CPU, FULL, GRIDS):
+        short = shortened(preset, 7)
+        many = short.settings if isinstance(short.settings, tuple) else (short.settings,)
+        many += (short.first,) if isinstance(short, Conditional) else ()
+        assert len(many) >= 1 and short.name == f"{preset.name}-7"
+        for settings in many:
+            assert settings.num_iterations == 7
+            assert settings.learning_rate(7) == settings.learning_rate(1000) < settings.learning_rate(0)

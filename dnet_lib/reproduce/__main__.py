@@ -4,17 +4,19 @@ import argparse
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from dnet_lib.checkpoints import RESULTS, WEIGHTS, CheckpointError
 from dnet_lib.classify import NETS
 from dnet_lib.data import DataError
 from dnet_lib.langevin import DivergedError
-from dnet_lib.presets import PAPER_TABLES, RECOVERY, SHIPPED, SUPERRESOLUTION, SYNTHESIS
+from dnet_lib.presets import MULTIGRID, PAPER_TABLES, RECOVERY, SHIPPED, SUPERRESOLUTION, SYNTHESIS, Preset, shortened
 from dnet_lib.reproduce import (
     classification,
     conditional,
     judges,
     longrun,
+    multigrid,
     recovery,
     superresolution,
     synthesis,
@@ -23,6 +25,13 @@ from dnet_lib.reproduce import (
 from dnet_lib.starts import LowResolution
 
 CATEGORIES = (*PAPER_TABLES["class_error"], synthesis.ALL)
+
+ITERATIONS: dict[str, Any] = {"type": int, "help": "learn for so many; a short run wants --weights and --results apart"}
+
+
+def choose(preset: Preset, num_iterations: int | None) -> Preset:
+    """A preset, made shorter or longer where the command line says so."""
+    return preset if num_iterations is None else shortened(preset, num_iterations)
 
 
 def parse() -> argparse.Namespace:
@@ -54,14 +63,17 @@ def parse() -> argparse.Namespace:
             action="store_true",
             help="sample the shipped weights and judge anew; needs data only if given",
         )
+        added.add_argument("--iterations", **ITERATIONS)
     for name, about, presets in (
         ("table4", "section 6.2: recover hidden voxels", RECOVERY),
         ("superresolution", "section 6.3: recover detail", SUPERRESOLUTION),
+        ("multigrid", "section 6.6: sample from one voxel up, grid by grid", MULTIGRID),
     ):
         added = command(name, about)
         added.add_argument("--category", action="append", help="may be repeated; default all there are")
         added.add_argument("--preset", choices=list(presets), default=next(iter(presets)))
         added.add_argument("--evaluate", action="store_true", help="judge the shipped weights anew on the test shapes")
+        added.add_argument("--iterations", **ITERATIONS)
     command("judges", "the reference classifiers").add_argument("--name", action="append", choices=list(NETS))
     command("table5", "section 6.5: classify by the features of the model of all categories")
     command("longrun", "section 2.5: chains 500 times as long as in training, other temperatures, learning with noise")
@@ -71,9 +83,10 @@ def parse() -> argparse.Namespace:
 def synthesise(options: dict, table: str) -> None:
     """Train or evaluate the models of a table, one after the other, and print the table."""
     chosen, wanted, evaluate = options.pop("category"), options.pop("preset"), options.pop("evaluate")
+    iterations = options.pop("iterations")
     default = {"synthesis": CATEGORIES, "table1": CATEGORIES[-1:]}.get(table, CATEGORIES[:-1])
     for category in chosen or default:
-        preset = SYNTHESIS[wanted or SHIPPED.get(category, "cpu")]
+        preset = choose(SYNTHESIS[wanted or SHIPPED.get(category, "cpu")], iterations)
         if evaluate:
             facts = synthesis.evaluate(preset, category, **{k: v for k, v in options.items() if k != "runs"})
         else:
@@ -87,7 +100,7 @@ def complete(options: dict, experiment: str) -> None:
     """Train or evaluate models that complete shapes, one after the other, and print the table."""
     chosen, wanted, evaluate = options.pop("category"), options.pop("preset"), options.pop("evaluate")
     options["data"] = options["data"] or "modelnet10"
-    preset = (RECOVERY if experiment == "table4" else SUPERRESOLUTION)[wanted]
+    preset = choose((RECOVERY if experiment == "table4" else SUPERRESOLUTION)[wanted], options.pop("iterations"))
     judge: conditional.Judge
     if isinstance(preset.starts, LowResolution):
         categories = chosen or superresolution.CATEGORIES[wanted]
@@ -107,6 +120,18 @@ def complete(options: dict, experiment: str) -> None:
         print(tables.text(*tables.recovery(preset.experiment, results=options["results"])))
 
 
+def grow(options: dict) -> None:
+    """Train or evaluate models that sample new shapes by another start, one after the other."""
+    chosen, evaluate = options.pop("category"), options.pop("evaluate")
+    preset = choose(MULTIGRID[options.pop("preset")], options.pop("iterations"))
+    for category in chosen or multigrid.CATEGORIES:
+        if evaluate:
+            facts = synthesis.evaluate(preset, category, **{k: v for k, v in options.items() if k != "runs"})
+        else:
+            facts = multigrid.reproduce(preset, category, **options | {"data": options["data"] or "modelnet10"})
+        print(category, ", ".join(f"{name} {value:.4g}" for name, value in facts["metrics"].items()))
+
+
 def run(options: dict) -> None:
     """One experiment."""
     experiment = options.pop("experiment")
@@ -121,6 +146,8 @@ def run(options: dict) -> None:
         longrun.reproduce(**{k: options[k] for k in ("seed", "data", "device", "results")})
     elif experiment in ("table4", "superresolution"):
         complete(options, experiment)
+    elif experiment == "multigrid":
+        grow(options)
     else:
         synthesise(options, experiment)
 

@@ -1,8 +1,9 @@
 """Section 6.1: learn one category, or all together, by Algorithm 1; sample from scratch; let the judges speak."""
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from dnet_lib.checkpoints import (
 from dnet_lib.classify import RESOLUTION, load_judge
 from dnet_lib.data import ShapeSet, load_shapes
 from dnet_lib.energy import DescriptorNet
-from dnet_lib.learning import Record, Run
+from dnet_lib.learning import Run
 from dnet_lib.metrics import (
     class_error,
     class_probability,
@@ -30,9 +31,9 @@ from dnet_lib.metrics import (
     nearest,
     one_nn_accuracy,
 )
-from dnet_lib.presets import PAPER_TABLES, Synthesis
+from dnet_lib.presets import PAPER_TABLES, MultiGrid, Synthesis
 from dnet_lib.reproduce.record import JUDGES, packed, provenance, source
-from dnet_lib.reproduce.training import follow
+from dnet_lib.reproduce.training import follow, point
 from dnet_lib.starts import CoarseGaussian, Persistent, noise
 from dnet_lib.voxels import threshold, uncentre
 
@@ -42,6 +43,8 @@ NUM_SAMPLES = {ALL: 1000}
 """Samples that are judged; 100 where nothing else is said."""
 NUM_SPLITS = 10
 """Of the samples, for the spread of an Inception score."""
+Sampled = Synthesis | MultiGrid
+"""Experiments whose models sample new shapes from scratch."""
 NUM_KEPT = 24
 """Persistent chains kept in the results, which no weights can draw again: base64 of their packed bits."""
 
@@ -66,15 +69,6 @@ def train(
     kept = run.net if run.averaged is None else run.averaged
     model = Pretrained(kept.eval().requires_grad_(False), shapes.mean, coarse, preset.sampling, {})
     return model, run, curve
-
-
-def point(record: Record, shapes: ShapeSet) -> dict[str, float]:
-    """For a learning curve: how near the chains are to training shapes."""
-    near = nearest(uncentre(record.synthesized.cpu(), shapes.mean), shapes.voxels)
-    return {
-        "nearest": round(near.distance.float().mean().item(), 1),
-        "distinct_nearest": near.row.unique().numel(),
-    }
 
 
 def judged(samples: Tensor, category: str) -> dict[str, float]:
@@ -143,7 +137,7 @@ def draw(model: Pretrained, category: str, *, seed: int) -> Tensor:
 
 
 def evaluate(
-    preset: Synthesis,
+    preset: Sampled,
     category: str,
     *,
     data: str | None = None,
@@ -195,22 +189,39 @@ def reproduce(
     shapes = shapes_of(data, category, "train", preset.architecture.resolution)
     checkpoint = runs / f"{preset.experiment}_{preset.name}_{category}_{seed}.pt"
     model, run, curve = train(preset, shapes, seed=seed, checkpoint=checkpoint, device=device)
-    facts = {
-        "metrics": {},
-        "paper": in_the_paper(category),
-        "preset": asdict(preset),
-        "dataset": source(shapes, category=category, num_train=len(shapes)),
-        **provenance(seed=seed, seconds=run.seconds, device=device),
-        "curve": curve,
-    }
-    card = {k: facts[k] for k in ("preset", "dataset", "seed", "versions")}
-    save_model(weights / preset.experiment / f"{category}.safetensors", Pretrained(**{**vars(model), "card": card}))
+    facts = record(preset, category, shapes, curve, seed=seed, seconds=run.seconds, device=device)
     if not isinstance(run.starts, Persistent):
-        save_results(preset.experiment, category, facts, folder=results)
-        return evaluate(preset, category, data=data, seed=seed, weights=weights, results=results, device=device)
+        return publish(preset, category, model, facts, data=data, weights=weights, results=results, device=device)
+    save_model(weights / preset.experiment / f"{category}.safetensors", replace(model, card=card(facts)))
     samples = uncentre(run.starts.chains, shapes.mean).cpu()
     test = shapes_of(data, category, "test", preset.architecture.resolution)
     facts["metrics"] = judged(samples, category) | compared(samples, shapes, test)
     facts["samples"] = packed(threshold(samples[:NUM_KEPT]))
     save_results(preset.experiment, category, facts, folder=results)
     return facts
+
+
+def record(preset: Sampled, category: str, shapes: ShapeSet, curve: dict[str, list], **made: Any) -> dict:
+    """The results file of a model just trained, before it is judged; `made` are those of `provenance`."""
+    return {
+        "metrics": {},
+        "paper": in_the_paper(category),
+        "preset": asdict(preset),
+        "dataset": source(shapes, category=category, num_train=len(shapes)),
+        **provenance(**made),
+        "curve": curve,
+    }
+
+
+def card(facts: dict) -> dict:
+    """What a file of weights says of itself."""
+    return {k: facts[k] for k in ("preset", "dataset", "seed", "versions")}
+
+
+def publish(
+    preset: Sampled, category: str, model: Pretrained, facts: dict, *, weights: Path, results: Path, **options: Any
+) -> dict:
+    """Write a trained model and its results file, and judge new samples of it."""
+    save_model(weights / preset.experiment / f"{category}.safetensors", replace(model, card=card(facts)))
+    save_results(preset.experiment, category, facts, folder=results)
+    return evaluate(preset, category, seed=facts["seed"], weights=weights, results=results, **options)
