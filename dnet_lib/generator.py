@@ -44,7 +44,7 @@ class Layout:
 
 
 COMPACT = Layout(channels=(64, 48, 24), batch_norm=False)
-"""For a laptop's CPU: 0.6 million weights."""
+"""For a laptop's CPU: 0.95 million weights."""
 
 
 class GeneratorNet(nn.Module):
@@ -221,6 +221,8 @@ def alternate(
 
     def restore(state: dict) -> None:
         nonlocal begun, z
+        if state["latent"].shape != z.shape:
+            raise ValueError(f"its latent vectors are {tuple(state['latent'].shape)}, not {tuple(z.shape)}")
         net.load_state_dict(state["net"])
         optimizer.load_state_dict(state["optimizer"])
         random.set_state(state["generator"].cpu())
@@ -243,4 +245,4 @@ def alternate(
             )
         if checkpoint is not None and (iteration % save_every == 0 or iteration == settings.num_iterations):
             write_state(state(), checkpoint)
-        yield Alternated(iteration, loss, z)
+        yield Alternated(iteration, loss, z.clone())

@@ -18,7 +18,7 @@ from dnet_lib.langevin import DivergedError
 from dnet_lib.learning import Record, Run, Settings, resume, write_state
 from dnet_lib.learning import learn as learn_one
 from dnet_lib.starts import Coarser
-from dnet_lib.voxels import ShapeError, resample
+from dnet_lib.voxels import ShapeError, check_shapes, resample
 
 
 def begin(nets: Sequence[DescriptorNet], settings: Sequence[Settings], *, seed: int = 0) -> list[Run]:
@@ -50,12 +50,12 @@ def learn(
     shapes       all observed shapes, centred (N, 1, R, R, R), of the finest grid or finer
     checkpoint   a file: where it exists the runs resume from it; it is rewritten every `save_every` iterations
 
-    Raises `DivergedError`, as `dnet_lib.learning.learn`, naming the grid.
+    Raises `DivergedError`, as `dnet_lib.learning.learn`, naming the grid; its `state` is that of all grids.
     """
+    check_shapes(shapes, name="the observed shapes")
 
-    def save() -> None:
-        if checkpoint is not None:
-            write_state({"grids": [run.state() for run in runs]}, checkpoint)
+    def state() -> dict:
+        return {"grids": [run.state() for run in runs]}
 
     def restore(state: dict) -> None:
         for run, own in zip(runs, state["grids"], strict=True):
@@ -63,12 +63,23 @@ def learn(
 
     if checkpoint is not None and Path(checkpoint).exists():
         resume(checkpoint, restore, runs[0].generator.device)
+    good = candidate = state()
     loops = [_grid(run, shapes, own, runs[0], save_every) for run, own in zip(runs, settings, strict=True)]
-    for records in zip(*loops, strict=True):
-        if runs[0].iteration % save_every == 0:
-            save()
-        yield records
-    save()
+    try:
+        for records in zip(*loops, strict=True):
+            done = records[0].iteration
+            if (done - 1) % save_every == 0:  # only now is it known that energies are finite at these weights
+                good = candidate
+                if checkpoint is not None:
+                    write_state(good, checkpoint)
+            if done % save_every == 0:
+                candidate = state()
+            if checkpoint is not None and done == settings[0].num_iterations:
+                write_state(state(), checkpoint)
+            yield records
+    except DivergedError as error:
+        error.state, error.checkpoint = good, None if checkpoint is None else str(checkpoint)
+        raise
 
 
 def _grid(run: Run, shapes: Tensor, settings: Settings, first: Run, save_every: int) -> Iterator[Record]:

@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 from dnet_lib.checkpoints import Chain
 from dnet_lib.energy import COMPACT_LAYERS, Architecture
+from dnet_lib.generator import Layout
 from dnet_lib.learning import Settings
 from dnet_lib.starts import Corrupted, LowResolution
 
@@ -302,7 +303,61 @@ GRIDS = MultiGrid(
     weight_std=0.02,
 )
 
-Preset = TypeVar("Preset", Synthesis, Conditional, MultiGrid)
+
+@dataclass(frozen=True)
+class Cooperative:
+    """An experiment of section 6.4: a descriptor and the generator it teaches, Algorithm 3."""
+
+    name: str
+    source: str
+    architecture: Architecture
+    """Of the descriptor."""
+    layout: Layout
+    """Of the generator."""
+    settings: Settings
+    """Of the descriptor."""
+    num_chains: int
+    learning_rate: float
+    """Of the generator."""
+    sampling: Chain
+    """The chain that revises the trained generator's proposals."""
+    betas: tuple[float, float] = (0.6, 0.999)
+    """Adam's, of the generator."""
+    sigma: float = 0.0
+    """Standard deviation of eps in eq. (20)."""
+    weight_std: float = 0.001
+    """Standard deviation of the descriptor's first weights."""
+    experiment: str = "cooperative"
+    """Folder of its weights and results."""
+
+
+PAPER_TEACHING = Cooperative(
+    name="paper",
+    source="section 6.4; steps and their size, which it leaves open, as in section 6.1",
+    architecture=Architecture(32, ((64, 9, 2), (128, 7, 2), (256, 4, 2))),
+    layout=Layout(),
+    settings=Settings(batch_size=50, betas=(0.4, 0.999)),
+    num_chains=50,
+    learning_rate=0.0003,
+    sampling=Chain(20, 0.1, 1.0),
+    experiment="cooperative_paper",
+)
+
+TEACHING = Cooperative(
+    name="cpu",
+    source="this library: compact networks, noise-free chains of few long steps; 20 minutes on one core",
+    architecture=Architecture(32, COMPACT_LAYERS[32], "silu"),
+    layout=Layout(channels=(96, 64, 32)),
+    settings=replace(
+        _short(700, 3e-3, num_steps=8, step_size=0.2), learning_rate=Decay(3e-3, 1e-3, over=700), average=0.98
+    ),
+    num_chains=16,
+    learning_rate=0.0003,
+    sampling=Chain(8, 0.2),
+    weight_std=0.02,
+)
+
+Preset = TypeVar("Preset", Synthesis, Conditional, MultiGrid, Cooperative)
 
 
 def shortened(preset: Preset, num_iterations: int) -> Preset:
@@ -325,6 +380,7 @@ def shortened(preset: Preset, num_iterations: int) -> Preset:
 
 RECOVERY = {preset.name: preset for preset in (FULL, BOX, PAPER_3, PAPER_2)}
 SUPERRESOLUTION = {preset.name: preset for preset in (SUPER, SUPER_64, PAPER_SUPER)}
+COOPERATIVE = {preset.name: preset for preset in (TEACHING, PAPER_TEACHING)}
 MULTIGRID = {preset.name: preset for preset in (GRIDS, PAPER_GRIDS)}
 
 

@@ -68,6 +68,8 @@ def resample(y: Tensor, resolution: int) -> Tensor:
     side = y.shape[-1]
     if type(resolution) is not int or resolution < 1:
         raise ShapeError(f"a resolution must be a whole number, at least 1, not {resolution!r}")
+    if not y.is_floating_point():
+        raise ShapeError(f"shapes to resample must be floats, not {y.dtype}: convert with .float()")
     if side % resolution == 0:
         return down_scale(y, side // resolution)
     if resolution % side == 0:

@@ -11,7 +11,6 @@ import functools
 import http.server
 import io
 import os
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,21 +29,6 @@ else:
 ROOT = Path(os.environ.get("DNET_PAGE", Path(__file__).parents[1] / "_build" / "html")).resolve()
 PAGES = sorted(path.name for path in ROOT.glob("*.html") if path.name != "index.html") or ["intro.html"]
 PATIENCE = 120_000  # milliseconds: software WebGL on two busy cores is slow
-ARGUMENTS = [
-    "--no-sandbox",
-    "--use-gl=angle",
-    "--use-angle=swiftshader",
-    "--enable-unsafe-swiftshader",
-    "--ignore-gpu-blocklist",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
-APPLICATIONS = ("Google Chrome.app/Contents/MacOS/Google Chrome", "Chromium.app/Contents/MacOS/Chromium")
-
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
@@ -62,20 +46,6 @@ def address() -> Iterator[str]:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}/"
     server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[sync_api.Browser]:
-    """One browser for all tests."""
-    places = [os.environ.get("DNET_BROWSER"), *map(shutil.which, BROWSERS)]
-    places += [str(path) for name in APPLICATIONS if (path := Path("/Applications") / name).exists()]
-    found = next((place for place in places if place), None)
-    with sync_api.sync_playwright() as playwright:
-        if found is None and not Path(playwright.chromium.executable_path).exists():
-            pytest.skip("there is no Chrome or Chromium here, nor playwright's own: run `playwright install chromium`")
-        instance = playwright.chromium.launch(executable_path=found, args=ARGUMENTS)
-        yield instance
-        instance.close()
 
 
 class Visit:

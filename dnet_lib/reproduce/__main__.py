@@ -10,10 +10,21 @@ from dnet_lib.checkpoints import RESULTS, WEIGHTS, CheckpointError
 from dnet_lib.classify import NETS
 from dnet_lib.data import DataError
 from dnet_lib.langevin import DivergedError
-from dnet_lib.presets import MULTIGRID, PAPER_TABLES, RECOVERY, SHIPPED, SUPERRESOLUTION, SYNTHESIS, Preset, shortened
+from dnet_lib.presets import (
+    COOPERATIVE,
+    MULTIGRID,
+    PAPER_TABLES,
+    RECOVERY,
+    SHIPPED,
+    SUPERRESOLUTION,
+    SYNTHESIS,
+    Preset,
+    shortened,
+)
 from dnet_lib.reproduce import (
     classification,
     conditional,
+    cooperative,
     judges,
     longrun,
     multigrid,
@@ -68,6 +79,7 @@ def parse() -> argparse.Namespace:
         ("table4", "section 6.2: recover hidden voxels", RECOVERY),
         ("superresolution", "section 6.3: recover detail", SUPERRESOLUTION),
         ("multigrid", "section 6.6: sample from one voxel up, grid by grid", MULTIGRID),
+        ("cooperative", "section 6.4: teach a generator", COOPERATIVE),
     ):
         added = command(name, about)
         added.add_argument("--category", action="append", help="may be repeated; default all there are")
@@ -120,15 +132,17 @@ def complete(options: dict, experiment: str) -> None:
         print(tables.text(*tables.recovery(preset.experiment, results=options["results"])))
 
 
-def grow(options: dict) -> None:
-    """Train or evaluate models that sample new shapes by another start, one after the other."""
-    chosen, evaluate = options.pop("category"), options.pop("evaluate")
-    preset = choose(MULTIGRID[options.pop("preset")], options.pop("iterations"))
-    for category in chosen or multigrid.CATEGORIES:
+def generate(options: dict, experiment: str) -> None:
+    """Train or evaluate models that sample new shapes from a coarser grid or a generator, one after the other."""
+    chosen, wanted, evaluate = options.pop("category"), options.pop("preset"), options.pop("evaluate")
+    room: Any = multigrid if experiment == "multigrid" else cooperative
+    preset: Any = MULTIGRID[wanted] if experiment == "multigrid" else COOPERATIVE[wanted]
+    preset = choose(preset, options.pop("iterations"))
+    for category in chosen or room.CATEGORIES:
         if evaluate:
             facts = synthesis.evaluate(preset, category, **{k: v for k, v in options.items() if k != "runs"})
         else:
-            facts = multigrid.reproduce(preset, category, **options | {"data": options["data"] or "modelnet10"})
+            facts = room.reproduce(preset, category, **options | {"data": options["data"] or "modelnet10"})
         print(category, ", ".join(f"{name} {value:.4g}" for name, value in facts["metrics"].items()))
 
 
@@ -146,8 +160,8 @@ def run(options: dict) -> None:
         longrun.reproduce(**{k: options[k] for k in ("seed", "data", "device", "results")})
     elif experiment in ("table4", "superresolution"):
         complete(options, experiment)
-    elif experiment == "multigrid":
-        grow(options)
+    elif experiment in ("multigrid", "cooperative"):
+        generate(options, experiment)
     else:
         synthesise(options, experiment)
 

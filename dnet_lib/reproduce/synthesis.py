@@ -31,7 +31,7 @@ from dnet_lib.metrics import (
     nearest,
     one_nn_accuracy,
 )
-from dnet_lib.presets import PAPER_TABLES, MultiGrid, Synthesis
+from dnet_lib.presets import PAPER_TABLES, Cooperative, MultiGrid, Synthesis
 from dnet_lib.reproduce.record import JUDGES, packed, provenance, source
 from dnet_lib.reproduce.training import follow, point
 from dnet_lib.starts import CoarseGaussian, Persistent, noise
@@ -43,7 +43,7 @@ NUM_SAMPLES = {ALL: 1000}
 """Samples that are judged; 100 where nothing else is said."""
 NUM_SPLITS = 10
 """Of the samples, for the spread of an Inception score."""
-Sampled = Synthesis | MultiGrid
+Sampled = Synthesis | MultiGrid | Cooperative
 """Experiments whose models sample new shapes from scratch."""
 NUM_KEPT = 24
 """Persistent chains kept in the results, which no weights can draw again: base64 of their packed bits."""
@@ -163,10 +163,13 @@ def evaluate(
     facts["metrics"]["seconds_sampling"] = time.perf_counter() - began
     facts["metrics"] |= judged(samples, category)
     random = torch.Generator(device).manual_seed(seed + 1)
-    facts["start"] = judged(uncentre(model.starts(len(samples), generator=random), model.mean), category)
+    start = uncentre(model.starts(len(samples), generator=random), model.mean).cpu()
+    facts["start"] = judged(start, category)
     if data is not None:
         resolution = preset.architecture.resolution
-        facts["metrics"] |= compared(samples, *(shapes_of(data, category, s, resolution) for s in ("train", "test")))
+        sets = [shapes_of(data, category, split, resolution) for split in ("train", "test")]
+        facts["metrics"] |= compared(samples, *sets)
+        facts["start"] |= compared(start, *sets)
     save_results(preset.experiment, category, facts, folder=results)
     return facts
 
@@ -190,9 +193,10 @@ def reproduce(
     checkpoint = runs / f"{preset.experiment}_{preset.name}_{category}_{seed}.pt"
     model, run, curve = train(preset, shapes, seed=seed, checkpoint=checkpoint, device=device)
     facts = record(preset, category, shapes, curve, seed=seed, seconds=run.seconds, device=device)
-    if not isinstance(run.starts, Persistent):
-        return publish(preset, category, model, facts, data=data, weights=weights, results=results, device=device)
     save_model(weights / preset.experiment / f"{category}.safetensors", replace(model, card=card(facts)))
+    if not isinstance(run.starts, Persistent):
+        save_results(preset.experiment, category, facts, folder=results)
+        return evaluate(preset, category, data=data, seed=seed, weights=weights, results=results, device=device)
     samples = uncentre(run.starts.chains, shapes.mean).cpu()
     test = shapes_of(data, category, "test", preset.architecture.resolution)
     facts["metrics"] = judged(samples, category) | compared(samples, shapes, test)
@@ -221,7 +225,7 @@ def card(facts: dict) -> dict:
 def publish(
     preset: Sampled, category: str, model: Pretrained, facts: dict, *, weights: Path, results: Path, **options: Any
 ) -> dict:
-    """Write a trained model and its results file, and judge new samples of it."""
-    save_model(weights / preset.experiment / f"{category}.safetensors", replace(model, card=card(facts)))
+    """Write a trained model, in half precision, and its results file, and judge new samples of it."""
+    save_model(weights / preset.experiment / f"{category}.safetensors", replace(model, card=card(facts)), half=True)
     save_results(preset.experiment, category, facts, folder=results)
     return evaluate(preset, category, seed=facts["seed"], weights=weights, results=results, **options)
