@@ -22,6 +22,7 @@ from dnet_lib.presets import (
     shortened,
 )
 from dnet_lib.reproduce import (
+    budget,
     classification,
     conditional,
     cooperative,
@@ -89,6 +90,7 @@ def parse() -> argparse.Namespace:
     command("judges", "the reference classifiers").add_argument("--name", action="append", choices=list(NETS))
     command("table5", "section 6.5: classify by the features of the model of all categories")
     command("longrun", "section 2.5: chains 500 times as long as in training, other temperatures, learning with noise")
+    command("budget", "section 4.2: Algorithm 1 and multi-grid over the same time")
     return parser.parse_args()
 
 
@@ -160,6 +162,9 @@ def run(options: dict) -> None:
         longrun.reproduce(**{k: options[k] for k in ("seed", "data", "device", "results")})
     elif experiment in ("table4", "superresolution"):
         complete(options, experiment)
+    elif experiment == "budget":
+        options["data"] = options["data"] or "modelnet10"
+        print(budget.reproduce(**{k: options[k] for k in ("data", "device", "results")})["metrics"])
     elif experiment in ("multigrid", "cooperative"):
         generate(options, experiment)
     else:

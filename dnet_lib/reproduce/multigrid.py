@@ -1,6 +1,7 @@
 """Section 6.6: learn a descriptor a grid by Algorithm 2, and sample from the histogram of one voxel up."""
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -8,7 +9,7 @@ import torch
 from dnet_lib.checkpoints import RESULTS, WEIGHTS, Expanded, Pretrained
 from dnet_lib.data import ShapeSet
 from dnet_lib.energy import DescriptorNet
-from dnet_lib.learning import Record
+from dnet_lib.learning import Record, Run
 from dnet_lib.multigrid import begin, learn
 from dnet_lib.presets import MultiGrid
 from dnet_lib.reproduce.synthesis import publish, record, shapes_of
@@ -36,14 +37,19 @@ def train(
 
     num_iterations = preset.settings[-1].num_iterations
     curve = watch(finest(), num_iterations, checkpoint, lambda record: coarse | point(record, shapes))
+    return pyramid(preset, runs, shapes), sum(run.seconds for run in runs), curve
+
+
+def pyramid(preset: MultiGrid, runs: Sequence[Run], shapes: ShapeSet) -> Pretrained:
+    """The finest grid's model, whose chains start on the coarser ones; it stays as the runs go on."""
     model: Pretrained | None = None
     for run, chain in zip(runs, preset.sampling, strict=True):
         resolution = run.net.architecture.resolution
         start: Draws = Expanded(model, resolution) if model is not None else Histogram.fit(shapes.voxels, resolution)
-        kept = (run.net if run.averaged is None else run.averaged).eval().requires_grad_(False)
+        kept = copy.deepcopy(run.net if run.averaged is None else run.averaged).eval().requires_grad_(False)
         model = Pretrained(kept, shapes.mean, start, chain, {})
-    assert model is not None
-    return model, sum(run.seconds for run in runs), curve
+    assert model is not None, "a multi-grid has grids"
+    return model
 
 
 def reproduce(
