@@ -121,6 +121,11 @@ def show(
     )
 
 
+def _upright(shape: Voxels) -> Any:
+    """A shape's voxels in the order k3d draws them, z first."""
+    return shape.transpose(2, 0, 1).astype(np.uint8)
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Scene:
     """What `show` returns: a live k3d widget where there is a kernel, a turnable view on the page, else a PNG."""
@@ -205,6 +210,12 @@ class Scene:
         jslink((slider, "index"), (plot, "time"))
         return VBox([plot, HBox([play, slider])])
 
+    def redraw(self, plot: Any) -> None:
+        """Put this scene's shapes into a live view of as many others, which stays as the reader turned it."""
+        solids = [item for item in plot.objects if hasattr(item, "voxels")]
+        for solid, shape in zip(solids, self.steps[0], strict=True):
+            solid.voxels = _upright(shape)
+
     def _plot(self, captions: bool = True) -> Any:
         """The scene as a k3d plot; a chain's shapes are seen at the time of their step only."""
         import k3d
@@ -253,7 +264,7 @@ class Scene:
             for shape, (x, z) in zip(step, centres, strict=True):
                 placed[:3, 3] = x, 0, z
                 voxels = k3d.voxels(
-                    shape.transpose(2, 0, 1).astype(np.uint8),
+                    _upright(shape),
                     color_map=[int(self.color[1:], 16)],
                     outlines=False,
                     bounds=[-0.5, 0.5] * 3,

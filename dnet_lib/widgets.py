@@ -1,4 +1,4 @@
-"""A live panel: choose what is hidden, press "recover", and watch a chain bring it back (Algorithm 4)."""
+"""Live panels: hide voxels and watch a chain bring them back (Algorithm 4); walk through a generator's latent space."""
 
 from dataclasses import asdict
 from typing import Any
@@ -8,10 +8,11 @@ from torch import Tensor
 
 from dnet_lib.checkpoints import Pretrained
 from dnet_lib.fast import freeze
+from dnet_lib.generator import GeneratorNet, latents
 from dnet_lib.langevin import langevin
 from dnet_lib.projections import hidden_voxels
 from dnet_lib.viz import MimeBundle, Scene, mime_bundle, show
-from dnet_lib.voxels import Kind, centre, check_shapes, corrupt, fill_hidden, hide, uncentre
+from dnet_lib.voxels import Kind, ShapeError, centre, check_shapes, corrupt, fill_hidden, hide, uncentre
 
 PLACES: dict[str, Kind | None] = {"anywhere": None, "in one half": "half", "in a cube": "cube", "behind": "behind"}
 """Where voxels are hidden: the panel's words for the whole grid and for each kind of `hide`."""
@@ -82,4 +83,64 @@ class RecoveryPanel:
 
     def _repr_mimebundle_(self, **kwargs: Any) -> MimeBundle:
         page = self.page or show(self.shapes, alt="The shapes of a recovery panel, which needs a kernel")
+        return mime_bundle(self.box, page.html(), page.png(), page.alt, kwargs)
+
+
+class LatentPanel:
+    """Sliders through a generator's latent space: from one shape to another, and along named directions.
+
+    net         the generator
+    ends        latent vectors (2, d) of the shapes between which the first slider walks
+    directions  latent vectors (d,) to be added, each with a slider from -1 to 1: a part, say
+    seed        of other ends
+    page        what a page without a kernel shows in the panel's place
+    """
+
+    def __init__(
+        self,
+        net: GeneratorNet,
+        ends: Tensor,
+        directions: dict[str, Tensor] | None = None,
+        *,
+        seed: int = 0,
+        page: Scene | None = None,
+    ):
+        import ipywidgets as w
+
+        if tuple(ends.shape) != (2, net.layout.latent):
+            raise ShapeError(f"the ends must be two latent vectors (2, {net.layout.latent}), not {tuple(ends.shape)}")
+        self.net, self.ends, self.directions, self.page = net, ends, directions or {}, page
+        self.generator = torch.Generator(ends.device).manual_seed(seed)
+        slide: dict[str, Any] = {"step": 0.05, "readout_format": ".2f"}
+        self.between = w.FloatSlider(0.0, min=0.0, max=1.0, description="between", **slide)
+        self.along = {
+            name: w.FloatSlider(0.0, min=-1.0, max=1.0, description=name, **slide) for name in self.directions
+        }
+        self.button = w.Button(description="other ends", button_style="primary")
+        self.view = self.scene().widget()
+        self.box = w.VBox([w.HBox([self.between, *self.along.values(), self.button]), self.view])
+        for slider in (self.between, *self.along.values()):
+            slider.observe(lambda _: self.scene().redraw(self.view), "value")
+        self.button.on_click(lambda _: self.renew())
+
+    @property
+    def latent(self) -> Tensor:
+        """Where the sliders stand, (1, d): (1 - rho) Z_0 + rho Z_1 plus the directions (section 6.4)."""
+        z = torch.lerp(self.ends[:1], self.ends[1:], self.between.value)
+        return z + sum(slider.value * self.directions[name] for name, slider in self.along.items())
+
+    @torch.no_grad()
+    def scene(self) -> Scene:
+        """The two ends and, between them, the shape of the latent vector where the sliders stand."""
+        shapes = self.net(torch.cat([self.ends[:1], self.latent, self.ends[1:]]))
+        captions, alt = ["one end", "here", "the other"], "Two shapes of a generator, and one between them"
+        return show(shapes, captions=captions, columns=3, alt=alt)
+
+    def renew(self) -> None:
+        """Draw two other ends, and show them."""
+        self.ends = latents(self.net, 2, self.generator)
+        self.scene().redraw(self.view)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> MimeBundle:
+        page = self.page or self.scene()
         return mime_bundle(self.box, page.html(), page.png(), page.alt, kwargs)

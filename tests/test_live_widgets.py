@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,14 @@ from dnet_lib.widgets import RecoveryPanel
 truth = load_shapes("furniture", "sofa", "test").voxels[:2]
 panel = RecoveryPanel(load_pretrained("recovery/sofa"), truth)
 panel
+"""
+LATENT = """
+import torch
+from dnet_lib.generator import GeneratorNet, Layout, latents
+from dnet_lib.widgets import LatentPanel
+seeded = torch.Generator().manual_seed(0)
+net = GeneratorNet(Layout(16, 8, (16, 8), (1, 2, 2), batch_norm=False), generator=seeded).requires_grad_(False)
+LatentPanel(net, latents(net, 2, seeded), {"part": 3 * torch.eye(8)[0]})
 """
 
 
@@ -82,27 +90,36 @@ def picture(element: Any) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(element.screenshot())).convert("RGB")).astype(int)
 
 
-def settled(element: Any) -> np.ndarray:
-    """The picture of an element once it no longer changes, and is not of one colour."""
+def settled(element: Any, *, unlike: np.ndarray | None = None) -> np.ndarray:
+    """The picture of an element once it no longer changes, is not of one colour, and not that of before."""
     before = picture(element)
     for _ in range(60):
         time.sleep(1)
         now = picture(element)
-        if now.shape == before.shape and (now == before).all() and now.std() > 5:
+        old = unlike is not None and now.shape == unlike.shape and np.abs(now - unlike).mean() < 0.5
+        if now.shape == before.shape and (now == before).all() and now.std() > 5 and not old:
             return now
         before = now
-    raise AssertionError("the view is empty, or never came to rest")
+    raise AssertionError("the view is empty, or never came to rest, or did not change")
 
 
-def press(page: Any, name: str) -> Any:
-    """Press a panel's button, wait for its chain's end, and return the one view that then stands."""
-    button, old = page.get_by_role("button", name=name), page.locator(".k3d-target").element_handle()
-    button.click()
+def redrawn(page: Any, act: Callable[[], None]) -> Any:
+    """Do something that draws anew, and return the one view that then stands."""
+    old = page.locator(".k3d-target").element_handle()
+    act()
     page.wait_for_function("view => !view.isConnected", arg=old)
     page.locator(".k3d-target canvas").first.wait_for()
-    page.wait_for_function("() => document.querySelector('.progress-bar').style.width === '100%'")
-    assert button.is_enabled() and page.locator(".k3d-target").count() == 1
+    assert page.locator(".k3d-target").count() == 1
     return page.locator(".k3d-target")
+
+
+def recover(page: Any) -> Any:
+    """Press the button of a recovery panel, and wait for its chain's end."""
+    button = page.get_by_role("button", name="recover")
+    view = redrawn(page, button.click)
+    page.wait_for_function("() => document.querySelector('.progress-bar').style.width === '100%'")
+    assert button.is_enabled()
+    return view
 
 
 def step(page: Any) -> str:
@@ -115,17 +132,27 @@ def test_the_recovery_panel_hides_recovers_and_plays(browser, lab, width):
     page, steps = open_panel(browser, lab, RECOVERY, width=width), load_pretrained("recovery/sofa").settings.num_steps
     whole = settled(page.locator(".k3d-target"))
     page.get_by_label("hide").select_option("in one half")
-    view = press(page, "recover")
+    view = recover(page)
     assert step(page) == "step 0"
-    hidden = settled(view)
+    hidden = settled(view, unlike=whole)
     page.locator(".widget-play button").first.click()
     page.wait_for_function("last => document.body.innerText.includes(last)", arg=f"step {steps}")
-    half = settled(view)
+    settled(view, unlike=hidden)
     page.get_by_label("hide").select_option("anywhere")
     page.locator(".widget-hslider", has_text="share").locator(".noUi-handle").press("ArrowRight")
-    again = settled(press(page, "recover"))
-    for one, other in ((whole, hidden), (hidden, half), (hidden, again)):
-        assert one.shape != other.shape or np.abs(one - other).mean() > 0.5
+    settled(recover(page), unlike=hidden)
     sizes = [page.locator(selector).bounding_box() for selector in (".k3d-target", ".jp-OutputArea-output")]
     assert sizes[0]["width"] <= sizes[1]["width"] + 1 and sizes[0]["height"] > 300
+    page.close()
+
+
+def test_the_latent_panel_slides_and_draws_other_ends(browser, lab):
+    page = open_panel(browser, lab, LATENT)
+    view = page.locator(".k3d-target")
+    seen = settled(view)
+    for name in ("between", "part"):
+        page.locator(".widget-hslider", has_text=name).locator(".noUi-handle").press("PageUp")
+        seen = settled(view, unlike=seen)
+    page.get_by_role("button", name="other ends").click()
+    settled(view, unlike=seen)
     page.close()

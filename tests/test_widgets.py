@@ -1,11 +1,13 @@
-"""The recovery panel: pressing its button hides, recovers and shows; what is visible stays."""
+"""The panels: pressing a button hides, recovers and shows; sliders walk through a latent space."""
 
+import numpy as np
 import pytest
 import torch
 
 from dnet_lib import Architecture, DescriptorNet, Pretrained, ShapeError, show
 from dnet_lib.checkpoints import Chain
-from dnet_lib.widgets import PLACES, RecoveryPanel, hide_share
+from dnet_lib.generator import GeneratorNet, Layout
+from dnet_lib.widgets import PLACES, LatentPanel, RecoveryPanel, hide_share
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -62,3 +64,36 @@ def test_the_panel_gives_a_widget_to_kernels_and_its_twin_to_pages(panel):
 def test_shapes_of_another_resolution_are_refused(panel):
     with pytest.raises(ShapeError, match=r"8\^3"):
         RecoveryPanel(panel.model, torch.zeros(1, 1, 4, 4, 4))
+
+
+@pytest.fixture
+def latent_panel() -> LatentPanel:
+    net = GeneratorNet(Layout(8, 5, (4,), (1, 2), batch_norm=False), generator=seeded())
+    ends = torch.randn(2, 5, generator=seeded(1))
+    return LatentPanel(net.requires_grad_(False), ends, {"legs": torch.eye(5)[0], "back": torch.eye(5)[1]})
+
+
+def test_the_latent_panel_walks_from_end_to_end_and_adds_parts(latent_panel):
+    panel, (first, last) = latent_panel, latent_panel.ends
+    assert torch.equal(panel.latent, first[None])
+    panel.between.value = 0.25
+    torch.testing.assert_close(panel.latent[0], 0.75 * first + 0.25 * last)
+    panel.between.value, panel.along["back"].value = 1.0, -0.5
+    torch.testing.assert_close(panel.latent[0], last - 0.5 * torch.eye(5)[1])
+    for _ in range(2):
+        solids = [item.voxels for item in panel.view.objects if hasattr(item, "voxels")]
+        expected = panel.net(torch.cat([panel.ends[:1], panel.latent, panel.ends[1:]])).squeeze(1) >= 0.5
+        assert len(solids) == 3 and expected.any()
+        for voxels, shape in zip(solids, expected, strict=True):
+            assert np.array_equal(voxels, shape.permute(2, 0, 1).numpy())
+        panel.button.click()
+    assert not torch.equal(panel.ends[0], first)
+
+
+def test_the_latent_panel_has_a_twin_and_refuses_other_ends(latent_panel):
+    latent_panel.page = show(shapes(), alt="a twin")
+    data, _ = latent_panel._repr_mimebundle_()
+    assert data["application/vnd.jupyter.widget-view+json"]["model_id"] == latent_panel.box.model_id
+    assert data["text/plain"] == "a twin"
+    with pytest.raises(ShapeError, match=r"\(2, 5\)"):
+        LatentPanel(latent_panel.net, torch.zeros(2, 4))
