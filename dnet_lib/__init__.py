@@ -5,6 +5,7 @@ from dnet_lib.classify import Judge, load_judge
 from dnet_lib.data import ShapeSet, load_shapes
 from dnet_lib.diagnostics import effective_sample_size, split_rhat
 from dnet_lib.energy import Architecture, DescriptorNet, GaussianEnergy, MixtureEnergy, hopfield_residual
+from dnet_lib.generator import GeneratorNet
 from dnet_lib.langevin import DivergedError, chain_generators, langevin, langevin_step, sample
 from dnet_lib.learning import Record, Run, Settings, learn, learning_gradient
 from dnet_lib.metrics import (
@@ -21,7 +22,7 @@ from dnet_lib.metrics import (
 )
 from dnet_lib.projections import hidden_voxels, missing_detail
 from dnet_lib.viz import show
-from dnet_lib.voxels import ShapeError, centre, corrupt, down_scale, threshold, uncentre, up_scale
+from dnet_lib.voxels import ShapeError, centre, corrupt, down_scale, resample, threshold, uncentre, up_scale
 
 __version__ = "0.1.0"
 
@@ -30,6 +31,7 @@ __all__ = [
     "DescriptorNet",
     "DivergedError",
     "GaussianEnergy",
+    "GeneratorNet",
     "Judge",
     "MixtureEnergy",
     "Pretrained",
@@ -65,6 +67,7 @@ __all__ = [
     "nearest",
     "one_nn_accuracy",
     "recovery_error",
+    "resample",
     "sample",
     "save_model",
     "show",
