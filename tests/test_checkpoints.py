@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from test_learning import equal
 
 import dnet_lib.checkpoints
 from dnet_lib import (
@@ -27,10 +28,11 @@ from dnet_lib import (
     save_model,
     up_scale,
 )
-from dnet_lib.checkpoints import WEIGHTS, Chain, CheckpointError, save_results
+from dnet_lib.checkpoints import WEIGHTS, Chain, CheckpointError, Expanded, save_results
 from dnet_lib.files import atomic_write
+from dnet_lib.generator import GeneratorNet, Layout, Proposals, infer
 from dnet_lib.learning import write_state
-from dnet_lib.starts import CoarseGaussian, Noise
+from dnet_lib.starts import CoarseGaussian, Histogram, Noise
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -158,6 +160,188 @@ def test_a_network_that_claims_the_moon_allocates_nothing(tmp_path):
     save_file(tensors, path, metadata | {"model": json.dumps(about)})
     with pytest.raises(CheckpointError, match=r"m\.safetensors"):
         load_model(path)
+
+
+# -- models of Algorithms 2 and 3 --------------------------------------------------------------------------------------
+
+
+def generator_start(batch_norm: bool) -> Proposals:
+    """A generator that has seen some batches, so that its statistics are not those it began with."""
+    net = GeneratorNet(Layout(4, 3, (5, 4), (1, 2, 2), 3, batch_norm), generator=seeded(2))
+    for k in range(3):
+        net(torch.randn(6, 3, generator=seeded(k)) + 1)
+    return Proposals(net.eval(), 0.3, 0.05)
+
+
+def pyramid(kind: str = "histogram") -> Pretrained:
+    """Three grids, the coarsest started in one of several ways."""
+    y = torch.rand(9, 1, 4, 4, 4, generator=seeded(1))
+    start = {
+        "histogram": lambda: Histogram.fit(y, 4, bins=4),
+        "mixture": lambda: CoarseGaussian.fit(y, 2, rank=3, num_chains=4, components=2),
+        "generator": lambda: generator_start(True),
+        "noise": lambda: None,
+    }[kind]()
+    m = None
+    for resolution, steps in ((4, 3), (6, 2), (9, 4)):
+        net = DescriptorNet(Architecture(resolution, ((3, 3, 2),)), weight_std=0.1, generator=seeded(resolution))
+        m = Pretrained(net, 0.3, Expanded(m, resolution) if m else start, Chain(steps, 0.05, 0.5), {"category": "sofa"})
+    return m
+
+
+def grown(kind: str) -> Pretrained:
+    """A model whose chains start in one of the new ways."""
+    if kind.startswith("grids"):
+        return pyramid(kind.removeprefix("grids from "))
+    if kind == "histogram":
+        start = Histogram.fit(torch.rand(9, 1, 4, 4, 4, generator=seeded(1)), 4, bins=4)
+    else:
+        start = generator_start(kind == "generator")
+    net = DescriptorNet(Architecture(4, ((3, 3, 2),)), weight_std=0.1, generator=seeded())
+    return Pretrained(net, 0.3, start, Chain(5, 0.05, 0.5), {"category": "sofa"})
+
+
+KINDS = ("histogram", "generator", "generator without batch norm")
+KINDS += tuple(f"grids from {start}" for start in ("histogram", "mixture", "generator", "noise"))
+
+
+def networks(m: Pretrained) -> list[torch.nn.Module]:
+    """All networks inside a model."""
+    start = m.grids[0].start
+    return [*(g.net for g in m.grids), *([start.net] if isinstance(start, Proposals) else [])]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_models_of_grids_and_generators_come_back_to_the_bit(kind, tmp_path):
+    saved = grown(kind)
+    save_model(tmp_path / "m.safetensors", saved)
+    loaded = load_model(tmp_path / "m.safetensors")
+    assert torch.equal(loaded.sample(4, generator=seeded()), saved.sample(4, generator=seeded()))
+    whole, again = (list(m.chain(2, generator=seeded())) for m in (saved, loaded))
+    assert len(whole) == len(again) and all(map(torch.equal, whole, again))
+    assert len(loaded.grids) == len(saved.grids) == (3 if kind.startswith("grids") else 1)
+    for ours, theirs in zip(loaded.grids, saved.grids, strict=True):
+        assert (
+            equal(ours.net.state_dict(), theirs.net.state_dict()) and ours.net.architecture == theirs.net.architecture
+        )
+        assert (ours.mean, ours.settings, ours.card) == (theirs.mean, theirs.settings, theirs.card)
+        assert type(ours.start) is type(theirs.start)
+    for net in networks(loaded):
+        assert not net.training and not any(p.requires_grad for p in net.parameters())
+    save_model(tmp_path / "again.safetensors", loaded)
+    assert equal(load_file(tmp_path / "again.safetensors"), load_file(tmp_path / "m.safetensors"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_half_precision_rounds_the_weights_of_every_network_and_nothing_else(kind, tmp_path):
+    saved, rounded = grown(kind), grown(kind)
+    for net in networks(rounded):
+        net.load_state_dict({k: t.half().to(t.dtype) for k, t in net.state_dict().items()})
+    assert not all(equal(a.state_dict(), b.state_dict()) for a, b in zip(*map(networks, (saved, rounded)), strict=True))
+    save_model(tmp_path / "m.safetensors", saved, half=True)
+    loaded = load_model(tmp_path / "m.safetensors")
+    assert all(p.dtype == torch.float32 for net in networks(loaded) for p in net.parameters())
+    assert torch.equal(loaded.sample(4, generator=seeded()), rounded.sample(4, generator=seeded()))
+    kept = load_file(tmp_path / "m.safetensors")
+    assert all(kept[name].dtype == torch.half for name in kept if name.endswith("weight"))
+    assert all(t.dtype != torch.half for name, t in kept.items() if name.endswith((".edges", ".counts", ".factor")))
+
+
+def test_a_loaded_generator_still_infers(tmp_path):
+    save_model(tmp_path / "m.safetensors", grown("generator"))
+    net, own = load_model(tmp_path / "m.safetensors").start.net, grown("generator").start.net
+    y, options = torch.rand(3, 1, 4, 4, 4, generator=seeded()), {"num_steps": 4, "step_size": 0.01}
+    assert torch.equal(infer(net, y, generator=seeded(), **options), infer(own, y, generator=seeded(), **options))
+    assert net.layout == own.layout
+
+
+def test_a_file_of_grids_holds_weights_and_a_histogram_and_no_shape(tmp_path):
+    save_model(tmp_path / "m.safetensors", grown("grids from histogram"))
+    held = load_file(tmp_path / "m.safetensors")
+    names = {name for name in held if ".net." not in name and not name.startswith("net.")}
+    assert names == {"below.below.start.edges", "below.below.start.counts"}
+    assert [held[name].numel() for name in sorted(names)] == [4, 5]
+    weights = sum(p.numel() for net in networks(grown("grids from histogram")) for p in net.parameters())
+    assert sum(t.numel() for t in held.values()) == weights + 9
+
+
+@pytest.mark.parametrize("kind", ["histogram", "generator", "grids from histogram"])
+def test_truncated_files_of_the_new_kinds_are_refused_by_name(kind, tmp_path):
+    path = tmp_path / "m.safetensors"
+    save_model(path, grown(kind))
+    whole = path.read_bytes()
+    for size in (0, 7, 100, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(CheckpointError, match=r"m\.safetensors is broken"):
+            load_model(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "edit"),
+    [
+        ("histogram", lambda about, held: about["histogram"].pop("centre")),
+        ("histogram", lambda about, held: about["histogram"].update(surprise=1)),
+        ("histogram", lambda about, held: about.update(histogram=3)),
+        ("histogram", lambda about, held: held.pop("start.edges")),
+        ("generator", lambda about, held: about["generator"].pop("layout")),
+        ("generator", lambda about, held: about["generator"]["layout"].update(latent=4)),
+        ("generator", lambda about, held: about["generator"]["layout"].update(factors=[1, 2])),
+        ("generator", lambda about, held: about["generator"]["layout"].update(channels=5)),
+        ("generator", lambda about, held: about["generator"]["layout"].update(channels=[10**7, 4])),
+        ("generator", lambda about, held: about["generator"]["layout"].update(surprise=1)),
+        ("generator", lambda about, held: about["generator"].pop("centre")),
+        ("generator", lambda about, held: held.pop("start.norms.0.running_mean")),
+        ("generator", lambda about, held: held.update({"start.dense.weight": torch.zeros(2, 2)})),
+        ("grids from histogram", lambda about, held: about["below"].pop("architecture")),
+        ("grids from histogram", lambda about, held: about["below"]["below"].pop("mean")),
+        ("grids from histogram", lambda about, held: about.update(below=[])),
+        ("grids from histogram", lambda about, held: held.pop("below.net.dense.bias")),
+        ("grids from histogram", lambda about, held: held.pop("below.below.start.counts")),
+    ],
+)
+def test_new_kinds_of_another_make_are_refused_by_name(kind, edit, tmp_path):
+    from safetensors import safe_open
+
+    path = tmp_path / "m.safetensors"
+    save_model(path, grown(kind))
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    held, about = load_file(path), json.loads(metadata["model"])
+    edit(about, held)
+    save_file(held, path, metadata | {"model": json.dumps(about)})
+    with pytest.raises(CheckpointError, match=r"m\.safetensors is broken"):
+        load_model(path)
+
+
+def test_files_written_before_there_were_grids_and_generators_are_read(tmp_path):
+    """The format written out by hand, as it was when only coarse Gaussians and noise were starts."""
+    net = DescriptorNet(Architecture(4, ((3, 3, 2),)), weight_std=0.1, generator=seeded())
+    about = {
+        "architecture": {"resolution": 4, "layers": [[3, 3, 2]], "activation": "relu", "s": 0.5, "bounds": None},
+        "mean": 0.3,
+        "chain": {"num_steps": 5, "step_size": 0.05, "temperature": 0.5},
+        "start": None,
+    }
+    held = {f"net.{name}": t for name, t in net.state_dict().items()}
+    y = torch.rand(9, 1, 4, 4, 4, generator=seeded(1))
+    gaussian = CoarseGaussian.fit(y, 2, rank=3, num_chains=4, temperature=0.64)
+    for start in (None, gaussian):
+        if start is not None:
+            held |= {"start.mean": start.mean, "start.factor": start.factor}
+            about["start"] = {"num_chains": 4, "scale": 2, "centre": start.centre, "temperature": 0.64}
+        metadata = {"format": "dnet_lib 1", "model": json.dumps(about), "card": '{"category": "chair"}'}
+        save_file(held, tmp_path / "old.safetensors", metadata)
+        loaded = load_model(tmp_path / "old.safetensors")
+        expected = Pretrained(net, 0.3, start, Chain(5, 0.05, 0.5), {})
+        assert torch.equal(loaded.sample(3, generator=seeded()), expected.sample(3, generator=seeded()))
+        assert loaded.card == {"category": "chair"}
+
+
+def test_a_start_that_cannot_be_written_is_named(tmp_path):
+    m = Pretrained(grown("histogram").net, 0.3, Noise(3), Chain(1, 0.1), {})
+    with pytest.raises(TypeError, match="start from a Noise cannot be written"):
+        save_model(tmp_path / "m.safetensors", m)
+    assert not list(tmp_path.iterdir())
 
 
 # -- names -------------------------------------------------------------------------------------------------------------

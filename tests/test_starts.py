@@ -4,11 +4,12 @@ import copy
 import io
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from dnet_lib import ShapeError, chain_generators, down_scale, up_scale
-from dnet_lib.starts import CoarseGaussian, Data, Noise, Persistent, PersistentData, noise
+from dnet_lib.starts import CoarseGaussian, Coarser, Data, Histogram, Noise, Persistent, PersistentData, noise
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -215,3 +216,85 @@ def test_a_mixture_draws_with_the_moments_of_its_parts():
     assert torch.allclose(x.mean(0), means.mean(0), atol=0.03)
     with pytest.raises(ShapeError, match="groups"):
         CoarseGaussian.fit(torch.rand(5, 1, 4, 4, 4), 2, rank=2, num_chains=1, components=6)
+
+
+# -- one voxel, and grid by grid ---------------------------------------------------------------------------------------
+
+
+def shapes_of_levels(levels: torch.Tensor) -> torch.Tensor:
+    """Binary-looking shapes on 4^3 grids that are far from constant, whose mean occupancies are the given ones."""
+    y = torch.rand(len(levels), 1, 4, 4, 4, generator=seeded(1), dtype=torch.float64)
+    return y + (levels - y.flatten(1).mean(1)).view(-1, 1, 1, 1, 1)
+
+
+LEVELS = torch.cat([0.1 + 0.05 * torch.rand(60, generator=seeded(2)), 0.4 + 0.2 * torch.rand(140, generator=seeded(3))])
+
+
+def test_a_histogram_counts_the_mean_occupancies():
+    start = Histogram.fit(shapes_of_levels(LEVELS.double()), 6, bins=10)
+    low, high = LEVELS.min().item(), LEVELS.max().item()
+    bins = ((LEVELS.double() - low) / (high - low) * 10).long().clamp(max=9)
+    assert start.counts.tolist() == bins.bincount(minlength=10).tolist() and start.counts.sum() == 200
+    torch.testing.assert_close(start.edges, torch.linspace(low, high, 11, dtype=torch.float64))
+    assert start.centre == pytest.approx(LEVELS.double().mean().item()) and start.resolution == 6
+    assert Histogram.fit(shapes_of_levels(LEVELS.double()).float(), 6).counts.shape == (30,)
+
+
+def test_histogram_draws_follow_the_histogram():
+    """Bins by a chi-square; levels by their distribution function, which is straight within a bin; 5 sigma."""
+    n, start = 20_000, Histogram.fit(shapes_of_levels(LEVELS.double()), 3, bins=10)
+    y = start.draw(n, seeded(4))
+    assert y.shape == (n, 1, 3, 3, 3) and y.dtype == torch.float64 and y.is_contiguous()
+    assert (y == y[..., :1, :1, :1]).all(), "a start is one voxel, expanded"
+    level = y[:, 0, 0, 0, 0] + start.centre
+    drawn = torch.histogram(level, start.edges).hist
+    assert drawn.sum() == n and (drawn[start.counts == 0] == 0).all() and (start.counts == 0).any()
+    expected = n * start.counts / start.counts.sum()
+    full = expected > 0
+    freedom = int(full.sum()) - 1
+    assert ((drawn - expected)[full].square() / expected[full]).sum() < freedom + 5 * math.sqrt(2 * freedom)
+    counts, level = start.counts.numpy(), level.numpy()
+    cdf = np.interp(np.sort(level), start.edges.numpy(), np.concatenate([[0], np.cumsum(counts) / 200]))
+    assert np.abs(cdf - (np.arange(n) + 0.5) / n).max() < 2.3 / math.sqrt(n)  # Kolmogorov: p = 5e-5
+    empirical = np.searchsorted(np.sort(LEVELS.numpy()), np.sort(level), side="right") / 200
+    widest = counts.max() / 200
+    assert np.abs(empirical - (np.arange(n) + 0.5) / n).max() < widest + 0.02, "what the bins cannot tell"
+    assert abs(y.mean().item()) < 0.6 * (start.edges[1] - start.edges[0])
+
+
+def test_histogram_draws_do_not_depend_on_how_chains_are_batched():
+    start = Histogram.fit(shapes_of_levels(LEVELS.double()), 2)
+    whole = start.draw(6, chain_generators(0, 6))
+    parts = torch.cat([start.draw(2, chain_generators(0, 2)), start.draw(4, chain_generators(0, 4, first=2))])
+    assert torch.equal(whole, parts) and len(whole.unique()) == 6
+    assert torch.equal(start.draw(3, seeded()), start.draw(3, seeded()))
+    generator = seeded()
+    assert not torch.equal(start.draw(3, generator), start.draw(3, generator))
+
+
+def test_a_histogram_of_one_level_draws_near_it():
+    start = Histogram.fit(torch.full((3, 1, 4, 4, 4), 0.25), 4)
+    level = start.draw(500, seeded()) + start.centre
+    assert (level - 0.25).abs().max() <= 1 / 30 + 1e-6
+
+
+def test_grids_hand_their_samples_up():
+    """The coarsest starts at the observed 1x1x1 means, each other grid at the samples it was told of last."""
+    coarse = Coarser(2)
+    middle = Coarser(3, coarse)
+    observed = torch.rand(5, 1, 6, 6, 6, generator=seeded())
+    for _ in range(2):
+        y, projection = coarse.begin(observed, None, None)
+        assert projection is None
+        torch.testing.assert_close(y, observed.flatten(1).mean(1).view(-1, 1, 1, 1, 1).expand(-1, 1, 2, 2, 2))
+        samples = torch.rand(5, 1, 2, 2, 2)
+        coarse.learn(samples)
+        y, projection = middle.begin(torch.zeros(5, 1, 3, 3, 3), None, None)
+        assert projection is None
+        torch.testing.assert_close(y, down_scale(up_scale(samples, 3), 2))
+    assert coarse.state() == {} == middle.state()
+
+
+def test_a_grid_before_its_coarser_one_is_named():
+    with pytest.raises(ShapeError, match=r"the grid below 6\^3 has no samples yet: it must go first"):
+        Coarser(6, Coarser(4)).begin(torch.rand(2, 1, 6, 6, 6), None, None)

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from dnet_lib.voxels import (
     corrupt,
     down_scale,
     pad,
+    resample,
     threshold,
     threshold_blocks,
     uncentre,
@@ -46,6 +48,57 @@ def test_up_scale_is_the_pseudo_inverse(side, scale):
     down = as_matrix(lambda y: down_scale(y, scale), side)
     up = as_matrix(lambda y: up_scale(y, scale), side // scale)
     np.testing.assert_allclose(up, torch.linalg.pinv(down), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [(4, 6), (6, 4), (9, 6), (3, 5), (5, 2), (1, 3), (3, 1), (4, 8), (6, 3), (5, 5)]
+)
+def test_resample_takes_the_mean_over_each_new_voxels_cube(old, new):
+    """In whole fractions, by cutting the grid into the finest voxels that both sizes divide, one by one."""
+    fine = math.lcm(old, new)
+    y = torch.randint(0, 10, (2, 1, old, old, old), generator=torch.Generator().manual_seed(0))
+    for n, (i, j, k) in itertools.product(range(2), [(0, 0, 0), (new - 1,) * 3, (new // 2, 0, new - 1)]):
+        axes = [range(a * fine // new, (a + 1) * fine // new) for a in (i, j, k)]
+        values = [
+            y[n, 0, a * old // fine, b * old // fine, c * old // fine].item() for a, b, c in itertools.product(*axes)
+        ]
+        mean = float(Fraction(sum(values), len(values)))
+        assert resample(y.double(), new)[n, 0, i, j, k].item() == pytest.approx(mean, rel=1e-12, abs=1e-12)
+        assert resample(y.float(), new)[n, 0, i, j, k].item() == pytest.approx(mean, rel=1e-5, abs=1e-5)
+
+
+@given(old=st.integers(1, 9), new=st.integers(1, 9), seed=st.integers(0, 99))
+def test_resample_keeps_the_mean_and_the_range(old, new, seed):
+    y = torch.rand(2, 1, old, old, old, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    other = resample(y, new)
+    assert other.shape == (2, 1, new, new, new) and other.dtype == y.dtype
+    torch.testing.assert_close(other.flatten(1).mean(1), y.flatten(1).mean(1), rtol=1e-12, atol=0)
+    assert y.min() - 1e-12 <= other.min() and other.max() <= y.max() + 1e-12
+    if new % old == 0:
+        assert torch.equal(other, up_scale(y, new // old))
+        torch.testing.assert_close(resample(other, old), y, rtol=1e-12, atol=0)
+    if old % new == 0:
+        assert torch.equal(other, down_scale(y, old // new))
+
+
+def test_resample_keeps_the_axes_apart():
+    y = torch.zeros(1, 1, 4, 4, 4)
+    y[0, 0, 0, 1, 3] = 1
+    assert resample(y, 6)[0, 0].nonzero().tolist() == [[a, b, c] for a in (0, 1) for b in (1, 2) for c in (4, 5)]
+
+
+@pytest.mark.parametrize("resolution", [0, -3, 2.0, "4", None])
+def test_resample_refuses_sizes_that_are_none(resolution):
+    with pytest.raises(ShapeError, match="a resolution must be a whole number, at least 1"):
+        resample(torch.zeros(1, 1, 4, 4, 4), resolution)
+
+
+@pytest.mark.parametrize("new", [2, 6, 8])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.uint8])
+def test_resample_refuses_whole_numbers(new, dtype):
+    """Whose shares of a voxel would all round to none."""
+    with pytest.raises(ShapeError, match=r"must be floats, not torch\..*\.float\(\)"):
+        resample(torch.ones(1, 1, 4, 4, 4, dtype=dtype), new)
 
 
 def test_coarsen_fills_a_block_from_a_quarter_on():

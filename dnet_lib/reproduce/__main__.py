@@ -142,7 +142,7 @@ def generate(options: dict, experiment: str) -> None:
     preset = choose(preset, options.pop("iterations"))
     for category in chosen or room.CATEGORIES:
         if evaluate:
-            facts = synthesis.evaluate(preset, category, **{k: v for k, v in options.items() if k != "runs"})
+            facts = room.evaluate(preset, category, **{k: v for k, v in options.items() if k != "runs"})
         else:
             facts = room.reproduce(preset, category, **options | {"data": options["data"] or "modelnet10"})
         print(category, ", ".join(f"{name} {value:.4g}" for name, value in facts["metrics"].items()))

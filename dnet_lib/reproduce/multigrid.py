@@ -12,7 +12,7 @@ from dnet_lib.energy import DescriptorNet
 from dnet_lib.learning import Record, Run
 from dnet_lib.multigrid import begin, learn
 from dnet_lib.presets import MultiGrid
-from dnet_lib.reproduce.synthesis import publish, record, shapes_of
+from dnet_lib.reproduce.synthesis import evaluate, publish, record, shapes_of
 from dnet_lib.reproduce.training import SAVE_EVERY, point, watch
 from dnet_lib.starts import Draws, Histogram
 
@@ -68,4 +68,5 @@ def reproduce(
     checkpoint = runs / f"{preset.experiment}_{preset.name}_{category}_{seed}.pt"
     model, seconds, curve = train(preset, shapes, seed=seed, checkpoint=checkpoint, device=device)
     facts = record(preset, category, shapes, curve, seed=seed, seconds=seconds, device=device)
-    return publish(preset, category, model, facts, data=data, weights=weights, results=results, device=device)
+    publish(preset, category, model, facts, weights=weights, results=results)
+    return evaluate(preset, category, data=data, seed=seed, weights=weights, results=results, device=device)

@@ -222,10 +222,7 @@ def card(facts: dict) -> dict:
     return {k: facts[k] for k in ("preset", "dataset", "seed", "versions")}
 
 
-def publish(
-    preset: Sampled, category: str, model: Pretrained, facts: dict, *, weights: Path, results: Path, **options: Any
-) -> dict:
-    """Write a trained model, in half precision, and its results file, and judge new samples of it."""
+def publish(preset: Sampled, category: str, model: Pretrained, facts: dict, *, weights: Path, results: Path) -> None:
+    """Write a trained model, in half precision, and its results file, before it is judged."""
     save_model(weights / preset.experiment / f"{category}.safetensors", replace(model, card=card(facts)), half=True)
     save_results(preset.experiment, category, facts, folder=results)
-    return evaluate(preset, category, seed=facts["seed"], weights=weights, results=results, **options)
