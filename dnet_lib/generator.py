@@ -149,11 +149,17 @@ def infer(
     """Latent vectors (N, d) that explain shapes (N, 1, R, R, R), occupancy: Langevin dynamics on their posterior.
 
     `z` are the chains' starts, N(0, I) by default; `options` are those of `dnet_lib.langevin.sample`, and
-    `temperature=0` climbs to the most probable Z. Section 5.0.1; reconstruction: net(infer(net, shapes, ...)).
+    `temperature=0` climbs to the most probable Z. Section 5.0.1; reconstruction: net(infer(net, shapes, ...)). With
+    batch norm the running statistics are used: no shape's Z depends on its batch.
     """
     check_shapes(shapes, resolution=net.layout.resolution)
     z = latents(net, len(shapes), options.get("generator")) if z is None else z
-    return sample(z, Posterior(net, shapes, sigma), num_steps=num_steps, step_size=step_size, **options)
+    learning = net.training
+    net.eval()
+    try:
+        return sample(z, Posterior(net, shapes, sigma), num_steps=num_steps, step_size=step_size, **options)
+    finally:
+        net.train(learning)
 
 
 def regress(net: GeneratorNet, optimizer: torch.optim.Optimizer, z: Tensor, shapes: Tensor) -> Tensor:

@@ -405,3 +405,16 @@ def test_a_generator_learns_shapes_without_a_teacher():
     losses = [r.loss for r in alternate(net, SHAPES, settings)]
     assert sum(losses[-20:]) / 20 < 0.4 * spread and losses[0] > spread
     assert not equal(net.state_dict(), before.state_dict())
+
+
+def test_inference_under_batch_norm_does_not_depend_on_the_batch():
+    net = GeneratorNet(Layout(8, 5, (4,), (1, 2)), generator=torch.Generator().manual_seed(0))
+    net(torch.randn(6, 5))  # running statistics of its own
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    shapes, z = torch.rand(3, 1, 8, 8, 8), torch.randn(3, 5)
+    options = {"num_steps": 4, "step_size": 0.01, "temperature": 0.0}
+    together = infer(net, shapes, z, **options)
+    alone = torch.cat([infer(net, shapes[i : i + 1], z[i : i + 1], **options) for i in range(3)])
+    torch.testing.assert_close(together, alone)
+    assert net.training and all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+    assert (together - z).abs().max() > 0.01
