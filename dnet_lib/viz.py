@@ -240,6 +240,7 @@ class Scene:
             ((i % columns - (columns - 1) / 2) * across / scale, ((rows - 1) / 2 - i // columns) * down / scale)
             for i in range(len(self.steps[0]))
         ]
+        plot.layout.min_width = f"{WIDTH}px"  # the camera's view: a narrower notebook scrolls instead of cutting it off
         for item in self._objects(centres):
             plot += item
         for caption, (x, z) in zip(self.captions or (), centres, strict=False) if captions else ():

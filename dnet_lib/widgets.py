@@ -50,7 +50,8 @@ class RecoveryPanel:
         self.button = w.Button(description="recover", button_style="primary")
         self.progress = w.IntProgress(0, max=model.settings.num_steps, description="steps")
         self.screen = w.VBox()
-        self.box = w.VBox([w.HBox([self.place, self.share, self.button, self.progress]), self.screen])
+        controls = w.HBox([self.place, self.share, self.button, self.progress], layout=w.Layout(flex_flow="row wrap"))
+        self.box = w.VBox([controls, self.screen])
         self.button.on_click(lambda _: self.recover())
         self.hidden = torch.zeros_like(shapes, dtype=torch.bool)
         self.recovered = shapes
@@ -118,8 +119,10 @@ class LatentPanel:
         }
         self.button = w.Button(description="other ends", button_style="primary")
         self.view = self.scene().widget()
-        self.box = w.VBox([w.HBox([self.between, *self.along.values(), self.button]), self.view])
-        for slider in (self.between, *self.along.values()):
+        sliders = [self.between, *self.along.values()]
+        controls = w.HBox([*sliders, self.button], layout=w.Layout(flex_flow="row wrap"))
+        self.box = w.VBox([controls, self.view])
+        for slider in sliders:
             slider.observe(lambda _: self.scene().redraw(self.view), "value")
         self.button.on_click(lambda _: self.renew())
 

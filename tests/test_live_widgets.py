@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from dnet_lib import load_pretrained
+from dnet_lib.viz import WIDTH
 
 pytest.importorskip("jupyterlab", reason="JupyterLab is not installed")
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -40,6 +41,13 @@ net = GeneratorNet(Layout(16, 8, (16, 8), (1, 2, 2), batch_norm=False), generato
 LatentPanel(net, latents(net, 2, seeded), {"part": 3 * torch.eye(8)[0]})
 """
 
+RECORD = """button => {
+    const bar = document.querySelector('.progress-bar'), last = (list, x) => list.at(-1) === x || list.push(x);
+    window.pressed = [], window.filled = [];
+    new MutationObserver(() => last(pressed, button.disabled)).observe(button, {attributeFilter: ['disabled']});
+    new MutationObserver(() => last(filled, parseFloat(bar.style.width))).observe(bar, {attributeFilter: ['style']});
+}"""  # keeps what the button and the progress bar went through
+
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory) -> Iterator[tuple[str, Path]]:
@@ -49,8 +57,10 @@ def lab(tmp_path_factory) -> Iterator[tuple[str, Path]]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     places = {f"JUPYTER_{name}_DIR": str(home / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
+    places["IPYTHONDIR"] = str(home / "ipython")
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}", "--ip=127.0.0.1"]
     command += [f"--IdentityProvider.token={TOKEN}", "--LabApp.extension_manager=readonly", f"--notebook-dir={home}"]
+    command += ["--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
     log = (home / "server.log").open("wb")
     with subprocess.Popen(command, cwd=home, env=os.environ | places, stdout=log, stderr=log) as server:
         address = f"http://127.0.0.1:{port}"
@@ -65,7 +75,10 @@ def lab(tmp_path_factory) -> Iterator[tuple[str, Path]]:
             yield address, home
         finally:
             server.terminate()
-            server.wait(30)
+            try:
+                server.wait(30)
+            except subprocess.TimeoutExpired:
+                server.kill()
             log.close()
 
 
@@ -116,9 +129,12 @@ def redrawn(page: Any, act: Callable[[], None]) -> Any:
 def recover(page: Any) -> Any:
     """Press the button of a recovery panel, and wait for its chain's end."""
     button = page.get_by_role("button", name="recover")
+    button.evaluate(RECORD)
     view = redrawn(page, button.click)
-    page.wait_for_function("() => document.querySelector('.progress-bar').style.width === '100%'")
-    assert button.is_enabled()
+    page.wait_for_function("() => pressed.at(-1) === false && filled.at(-1) === 100")
+    assert page.evaluate("pressed") == [True, False], "the button must rest while the chain runs, and wake after it"
+    filled = page.evaluate("filled")
+    assert filled == sorted(filled), "the progress bar went back"
     return view
 
 
@@ -140,9 +156,11 @@ def test_the_recovery_panel_hides_recovers_and_plays(browser, lab, width):
     settled(view, unlike=hidden)
     page.get_by_label("hide").select_option("anywhere")
     page.locator(".widget-hslider", has_text="share").locator(".noUi-handle").press("ArrowRight")
+    page.get_by_text("75%", exact=True).wait_for()
     settled(recover(page), unlike=hidden)
-    sizes = [page.locator(selector).bounding_box() for selector in (".k3d-target", ".jp-OutputArea-output")]
-    assert sizes[0]["width"] <= sizes[1]["width"] + 1 and sizes[0]["height"] > 300
+    assert view.bounding_box()["width"] >= WIDTH - 1  # nothing is cut off: where there is less room, it scrolls
+    slider = page.locator(".widget-hslider", has_text="share").locator(".slider-container").bounding_box()
+    assert slider["width"] > 60
     page.close()
 
 
