@@ -209,7 +209,7 @@ class Histogram:
 
     @classmethod
     def fit(cls, occupancy: Tensor, resolution: int, *, bins: int = 30) -> Self:
-        """The histogram of the mean occupancies of training shapes (N, 1, R, R, R), for chains on `resolution`^3."""
+        """The histogram of the mean occupancies of shapes (N, 1, R, R, R), for chains on a grid of `resolution`."""
         levels = occupancy.flatten(1).double().mean(1).cpu()
         counts, edges = torch.histogram(levels, bins)
         return cls(edges.to(occupancy), counts.to(occupancy), resolution, float(levels.mean()))
