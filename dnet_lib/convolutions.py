@@ -29,7 +29,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dnet_lib.energy import SameConv3d, depth_to_space, space_to_depth
+from dnet_lib.energy import SameConv3d
+from dnet_lib.voxels import depth_to_space, space_to_depth
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dnet_lib.voxels import ShapeError
+from dnet_lib.voxels import ShapeError, space_to_depth
 
 Energy = Callable[[Tensor], Tensor]
 """Any function from a batch (N, ...) to its N energies."""
@@ -49,24 +49,6 @@ class SameConv3d(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         return F.conv3d(self.padded(h), space_to_depth(self.weight, self.fold), self.bias, self.stride // self.fold)
-
-
-def space_to_depth(h: Tensor, fold: int) -> Tensor:
-    """(N, C, R, R, R) -> (N, C * fold^3, R/fold, R/fold, R/fold): each block's voxels become channels."""
-    if fold == 1:
-        return h
-    n, c, r = h.shape[0], h.shape[1], h.shape[2] // fold
-    h = h.reshape(n, c, r, fold, r, fold, r, fold).permute(0, 1, 3, 5, 7, 2, 4, 6)
-    return h.reshape(n, c * fold**3, r, r, r)
-
-
-def depth_to_space(h: Tensor, fold: int) -> Tensor:
-    """`space_to_depth` undone."""
-    if fold == 1:
-        return h
-    n, c, r = h.shape[0], h.shape[1] // fold**3, h.shape[2]
-    h = h.reshape(n, c, fold, fold, fold, r, r, r).permute(0, 1, 5, 2, 6, 3, 7, 4)
-    return h.reshape(n, c, fold * r, fold * r, fold * r)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ taught by a descriptor's chains it need not (section 5.0.2, `dnet_lib.cooperativ
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -94,6 +95,17 @@ class GeneratorNet(nn.Module):
         return (1 + torch.tanh(h)) / 2
 
 
+@contextmanager
+def as_learned(net: GeneratorNet) -> Iterator[GeneratorNet]:
+    """The generator as it will be used: within the block batch norm uses its running statistics and keeps them."""
+    learning = net.training
+    net.eval()
+    try:
+        yield net
+    finally:
+        net.train(learning)
+
+
 def latents(net: GeneratorNet, num: int, generator: Generators = None) -> Tensor:
     """Z ~ N(0, I), (num, d), on the network's device."""
     return white_noise(net.dense.weight.new_empty(num, net.layout.latent), generator)
@@ -154,12 +166,8 @@ def infer(
     """
     check_shapes(shapes, resolution=net.layout.resolution)
     z = latents(net, len(shapes), options.get("generator")) if z is None else z
-    learning = net.training
-    net.eval()
-    try:
+    with as_learned(net):
         return sample(z, Posterior(net, shapes, sigma), num_steps=num_steps, step_size=step_size, **options)
-    finally:
-        net.train(learning)
 
 
 def regress(net: GeneratorNet, optimizer: torch.optim.Optimizer, z: Tensor, shapes: Tensor) -> Tensor:

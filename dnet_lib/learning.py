@@ -102,6 +102,11 @@ class Run:
         averaged = copy.deepcopy(net).requires_grad_(False) if settings.average is not None else None
         return cls(net, starts, optimizer, generator, averaged)
 
+    @property
+    def kept(self) -> DescriptorNet:
+        """The network to keep when all is learned: with averaged weights where they are."""
+        return self.net if self.averaged is None else self.averaged
+
     def state(self) -> dict:
         """Weights, optimizer, chains, random numbers and counters, as plain tensors and numbers (copies)."""
         return copy.deepcopy(

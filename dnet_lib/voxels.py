@@ -59,6 +59,24 @@ def up_scale(y: Tensor, scale: int) -> Tensor:
     return y
 
 
+def space_to_depth(h: Tensor, fold: int) -> Tensor:
+    """(N, C, R, R, R) -> (N, C * fold^3, R/fold, R/fold, R/fold): each block's voxels become channels."""
+    if fold == 1:
+        return h
+    n, c, r = h.shape[0], h.shape[1], h.shape[2] // fold
+    h = h.reshape(n, c, r, fold, r, fold, r, fold).permute(0, 1, 3, 5, 7, 2, 4, 6)
+    return h.reshape(n, c * fold**3, r, r, r)
+
+
+def depth_to_space(h: Tensor, fold: int) -> Tensor:
+    """`space_to_depth` undone."""
+    if fold == 1:
+        return h
+    n, c, r = h.shape[0], h.shape[1] // fold**3, h.shape[2]
+    h = h.reshape(n, c, fold, fold, fold, r, r, r).permute(0, 1, 5, 2, 6, 3, 7, 4)
+    return h.reshape(n, c, fold * r, fold * r, fold * r)
+
+
 def resample(y: Tensor, resolution: int) -> Tensor:
     """The same shape on another grid: each new voxel is the mean of the old shape over its own cube.
 
@@ -105,14 +123,12 @@ def threshold_blocks(values: Tensor, coarse: Tensor) -> Tensor:
     values  any range, (N, 1, R, R, R); the first of equal ones counts as the higher
     coarse  occupancy (N, 1, R/d, R/d, R/d); a mean that no number of full voxels gives is rounded to the next that does
     """
-    n, side, r = len(values), values.shape[-1], coarse.shape[-1]
-    if side % r or coarse.shape != (n, 1, r, r, r):
+    side, r = values.shape[-1], coarse.shape[-1]
+    if side % r or coarse.shape != (len(values), 1, r, r, r):
         raise ShapeError(f"{tuple(coarse.shape)} are not the block means of shapes {tuple(values.shape)}")
-    d = side // r
-    blocks = values.view(n, r, d, r, d, r, d).permute(0, 1, 3, 5, 2, 4, 6).flatten(4)
-    rank = blocks.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
-    full = (rank < (coarse.squeeze(1)[..., None] * d**3).round()).to(values.dtype)
-    return full.view(n, r, r, r, d, d, d).permute(0, 1, 4, 2, 5, 3, 6).reshape(values.shape)
+    blocks = space_to_depth(values, side // r)
+    rank = blocks.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    return depth_to_space((rank < (coarse * blocks.shape[1]).round()).to(values.dtype), side // r)
 
 
 def centre(occupancy: Tensor, mean: float) -> Tensor:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dnet_lib import Architecture, DescriptorNet, GaussianEnergy, MixtureEnergy, ShapeError, hopfield_residual
-from dnet_lib.energy import SameConv3d, energy_and_gradient, space_to_depth
+from dnet_lib.energy import SameConv3d, energy_and_gradient
 
 SMALL = Architecture(6, ((5, 4, 2), (4, 3, 1)), activation="silu")
 
@@ -63,13 +63,6 @@ def test_same_conv3d_by_a_loop_over_voxels():
             if all(0 <= a < 7 for a in at):
                 expected[i] += x[at] * weight[k]
     np.testing.assert_allclose(layer(torch.from_numpy(x)[None, None])[0, 0].detach(), expected, atol=1e-10)
-
-
-def test_space_to_depth_keeps_blocks_together():
-    x = torch.arange(2 * 2 * 4**3).view(2, 2, 4, 4, 4)
-    y = space_to_depth(x, 2)
-    assert y.shape == (2, 16, 2, 2, 2)
-    assert sorted(y[1, 8:, 1, 0, 1].tolist()) == sorted(x[1, 1, 2:, :2, 2:].flatten().tolist())
 
 
 def test_the_papers_network():

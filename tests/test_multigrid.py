@@ -16,7 +16,6 @@ from dnet_lib import (
     Run,
     Settings,
     ShapeError,
-    chain_generators,
     sample,
 )
 from dnet_lib.checkpoints import Chain, Expanded
@@ -289,13 +288,6 @@ def test_the_last_state_of_a_chain_is_the_sample():
     for k in (3, 6):
         torch.testing.assert_close(chain[k + 1], to_grid(chain[k], sides[k + 1]), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(chain[0] - model.mean, model.grids[0].start.draw(5, seeded(7)))
-
-
-def test_samples_do_not_depend_on_how_they_are_batched():
-    model = pyramid()
-    whole = model.sample(5, generator=chain_generators(2, 5))
-    parts = [model.sample(b - a, generator=chain_generators(2, b - a, first=a)) for a, b in ((0, 2), (2, 5))]
-    torch.testing.assert_close(whole, torch.cat(parts), rtol=0, atol=1e-5)
 
 
 def test_a_learned_pyramid_samples_without_the_shapes_it_learned_from():

@@ -19,6 +19,7 @@ from dnet_lib.voxels import (
     down_scale,
     pad,
     resample,
+    space_to_depth,
     threshold,
     threshold_blocks,
     uncentre,
@@ -99,6 +100,13 @@ def test_resample_refuses_whole_numbers(new, dtype):
     """Whose shares of a voxel would all round to none."""
     with pytest.raises(ShapeError, match=r"must be floats, not torch\..*\.float\(\)"):
         resample(torch.ones(1, 1, 4, 4, 4, dtype=dtype), new)
+
+
+def test_space_to_depth_keeps_blocks_together():
+    x = torch.arange(2 * 2 * 4**3).view(2, 2, 4, 4, 4)
+    y = space_to_depth(x, 2)
+    assert y.shape == (2, 16, 2, 2, 2)
+    assert sorted(y[1, 8:, 1, 0, 1].tolist()) == sorted(x[1, 1, 2:, :2, 2:].flatten().tolist())
 
 
 def test_coarsen_fills_a_block_from_a_quarter_on():

@@ -140,11 +140,12 @@ def generate(options: dict, experiment: str) -> None:
     room: Any = multigrid if experiment == "multigrid" else cooperative
     preset: Any = MULTIGRID[wanted] if experiment == "multigrid" else COOPERATIVE[wanted]
     preset = choose(preset, options.pop("iterations"))
+    options["also"] = cooperative.reconstructed if experiment == "cooperative" else None
     for category in chosen or room.CATEGORIES:
         if evaluate:
-            facts = room.evaluate(preset, category, **{k: v for k, v in options.items() if k != "runs"})
+            facts = synthesis.evaluate(preset, category, **{k: v for k, v in options.items() if k != "runs"})
         else:
-            facts = room.reproduce(preset, category, **options | {"data": options["data"] or "modelnet10"})
+            facts = synthesis.make(preset, category, room.train, **options | {"data": options["data"] or "modelnet10"})
         print(category, ", ".join(f"{name} {value:.4g}" for name, value in facts["metrics"].items()))
 
 

@@ -55,8 +55,9 @@ def train(
         "dataset": source(shapes, category=category, num_train=len(shapes)),
         **provenance(seed=seed, seconds=run.seconds, device=device),
     }
-    kept = (run.net if run.averaged is None else run.averaged).eval().requires_grad_(False)
-    return Pretrained(kept, shapes.mean, None, preset.sampling, facts), facts | {"curve": curve}
+    return Pretrained(run.kept.eval().requires_grad_(False), shapes.mean, None, preset.sampling, facts), facts | {
+        "curve": curve
+    }
 
 
 def evaluate(

@@ -1,21 +1,19 @@
 """Section 6.4: a descriptor learns a category and teaches a generator, Algorithm 3; both are judged."""
 
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from dnet_lib.checkpoints import RESULTS, WEIGHTS, Pretrained, load_model, save_results
+from dnet_lib.checkpoints import Pretrained
 from dnet_lib.cooperative import Teaching
 from dnet_lib.data import ShapeSet
 from dnet_lib.energy import DescriptorNet
-from dnet_lib.generator import GeneratorNet, Proposals, infer
+from dnet_lib.generator import GeneratorNet, Proposals, as_learned, infer
 from dnet_lib.learning import Record, Run
 from dnet_lib.metrics import coverage, intersection_over_union, nearest
 from dnet_lib.presets import Cooperative
-from dnet_lib.reproduce import synthesis
-from dnet_lib.reproduce.synthesis import publish, record, shapes_of
+from dnet_lib.reproduce.synthesis import Trained
 from dnet_lib.reproduce.training import follow, point
 from dnet_lib.voxels import threshold, uncentre
 
@@ -29,9 +27,7 @@ INFERENCE: dict[str, Any] = {"sigma": 1.0, "num_steps": 150, "step_size": 0.03, 
 """How Z is found for them."""
 
 
-def train(
-    preset: Cooperative, shapes: ShapeSet, *, seed: int, checkpoint: Path, device: str = "cpu"
-) -> tuple[Pretrained, float, dict[str, list]]:
+def train(preset: Cooperative, shapes: ShapeSet, *, seed: int, checkpoint: Path, device: str = "cpu") -> Trained:
     """Learn both, with a progress bar; resumes from `checkpoint`. Returns model, seconds and learning curve.
 
     The model's chains start from the generator. The curve has the coverage of the training shapes by proposals of the
@@ -49,7 +45,8 @@ def train(
     run = Run.begin(net, teaching, preset.settings, seed=seed)
 
     def watched(taught: Record, shapes: ShapeSet) -> dict[str, float]:
-        proposals = draw(teaching.proposals, NUM_PROPOSALS, seed=seed)
+        with as_learned(student):
+            proposals = teaching.proposals.draw(NUM_PROPOSALS, torch.Generator(device).manual_seed(seed)).cpu()
         facts = point(taught._replace(synthesized=proposals), shapes)
         misfit = 0.0 if teaching.loss is None else teaching.loss.item()
         return facts | {
@@ -58,42 +55,9 @@ def train(
         }
 
     curve = follow(run, shapes, preset.settings, checkpoint, watched)
-    for part in (student, kept := run.net if run.averaged is None else run.averaged):
+    for part in (student, run.kept):
         part.eval().requires_grad_(False)
-    return Pretrained(kept, shapes.mean, teaching.proposals, preset.sampling, {}), run.seconds, curve
-
-
-def draw(proposals: Proposals, num: int, *, seed: int) -> torch.Tensor:
-    """Proposals as a trained generator makes them, with batch norm's running statistics; on the CPU."""
-    device, learning = proposals.net.dense.weight.device, proposals.net.training
-    proposals.net.eval()
-    y = proposals.draw(num, torch.Generator(device).manual_seed(seed)).cpu()
-    proposals.net.train(learning)
-    return y
-
-
-def evaluate(
-    preset: Cooperative,
-    category: str,
-    *,
-    data: str | None = None,
-    seed: int = 0,
-    weights: Path = WEIGHTS,
-    results: Path = RESULTS,
-    device: str = "cpu",
-) -> dict:
-    """As `synthesis.evaluate`; also times the generator alone and, with data, reconstructs unseen test shapes."""
-    options: dict[str, Any] = {"weights": weights, "results": results, "device": device}
-    facts = synthesis.evaluate(preset, category, data=data, seed=seed, **options)
-    model = load_model(weights / preset.experiment / f"{category}.safetensors", device=device)
-    began = time.perf_counter()
-    model.starts(synthesis.NUM_SAMPLES.get(category, 100), generator=torch.Generator(device).manual_seed(seed))
-    facts["metrics"]["seconds_proposing"] = time.perf_counter() - began
-    if data is not None:
-        sets = [shapes_of(data, category, split, preset.architecture.resolution) for split in ("train", "test")]
-        facts["reconstruction"] = reconstructed(model, *sets)
-    save_results(preset.experiment, category, facts, folder=results)
-    return facts
+    return Pretrained(run.kept, shapes.mean, teaching.proposals, preset.sampling, {}), run.seconds, curve
 
 
 def reconstructed(model: Pretrained, train: ShapeSet, test: ShapeSet) -> dict[str, Any]:
@@ -106,32 +70,8 @@ def reconstructed(model: Pretrained, train: ShapeSet, test: ShapeSet) -> dict[st
     with torch.no_grad():
         again = net(z).cpu()
     near = train.voxels[nearest(truth, train.voxels).row]
-    return {
-        **{
-            f"iou{name}": intersection_over_union(y, truth).mean().item()
-            for name, y in (("", again), ("_nearest", near))
-        },
-        **{f"voxel_error{n}": (threshold(y) - truth).abs().mean().item() for n, y in (("", again), ("_nearest", near))},
-        "num_shapes": len(truth),
-        "inference": INFERENCE,
-    }
-
-
-def reproduce(
-    preset: Cooperative,
-    category: str,
-    *,
-    data: str,
-    seed: int,
-    runs: Path,
-    weights: Path = WEIGHTS,
-    results: Path = RESULTS,
-    device: str = "cpu",
-) -> dict:
-    """Train, sample, judge; writes <category>.safetensors and <category>.json into the experiment's folders."""
-    shapes = shapes_of(data, category, "train", preset.architecture.resolution)
-    checkpoint = runs / f"{preset.experiment}_{preset.name}_{category}_{seed}.pt"
-    model, seconds, curve = train(preset, shapes, seed=seed, checkpoint=checkpoint, device=device)
-    facts = record(preset, category, shapes, curve, seed=seed, seconds=seconds, device=device)
-    publish(preset, category, model, facts, weights=weights, results=results)
-    return evaluate(preset, category, data=data, seed=seed, weights=weights, results=results, device=device)
+    facts: dict[str, Any] = {"num_shapes": len(truth), "inference": INFERENCE}
+    for name, guess in (("", again), ("_nearest", near)):
+        facts[f"iou{name}"] = intersection_over_union(guess, truth).mean().item()
+        facts[f"voxel_error{name}"] = (threshold(guess) - truth).abs().mean().item()
+    return {"reconstruction": facts}

@@ -1,6 +1,7 @@
 """Section 6.1: learn one category, or all together, by Algorithm 1; sample from scratch; let the judges speak."""
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,10 @@ NUM_SPLITS = 10
 """Of the samples, for the spread of an Inception score."""
 Sampled = Synthesis | MultiGrid | Cooperative
 """Experiments whose models sample new shapes from scratch."""
+Trained = tuple[Pretrained, float, dict[str, list]]
+"""A model, the seconds it took, and its learning curve."""
+Also = Callable[[Pretrained, ShapeSet, ShapeSet], dict[str, Any]]
+"""What else is measured of a model, with training and test shapes: entries of its results file."""
 NUM_KEPT = 24
 """Persistent chains kept in the results, which no weights can draw again: base64 of their packed bits."""
 
@@ -66,8 +71,7 @@ def train(
         starts, coarse = fitted, fitted.balanced() if balanced else fitted
     run = Run.begin(net, starts, preset.settings, seed=seed)
     curve = follow(run, shapes, preset.settings, checkpoint, point)
-    kept = run.net if run.averaged is None else run.averaged
-    model = Pretrained(kept.eval().requires_grad_(False), shapes.mean, coarse, preset.sampling, {})
+    model = Pretrained(run.kept.eval().requires_grad_(False), shapes.mean, coarse, preset.sampling, {})
     return model, run, curve
 
 
@@ -145,11 +149,12 @@ def evaluate(
     weights: Path = WEIGHTS,
     results: Path = RESULTS,
     device: str = "cpu",
+    also: Also | None = None,
 ) -> dict:
     """Sample a trained model anew, judge the samples, and renew its results file.
 
-    Without `data` only the judges speak; with it the comparisons with training and test shapes are made again too.
-    What the judges say of the chains' starts, before the first step, is kept beside it: the rest is the descriptor's.
+    Without `data` only the judges speak; with it the comparisons with training and test shapes are made again too, and
+    `also` adds its own. The chains' starts, before the first step, are judged as well: the rest is the descriptor's.
     """
     model = load_model(weights / preset.experiment / f"{category}.safetensors", device=device)
     known = load_results(preset.experiment, folder=results)
@@ -162,14 +167,15 @@ def evaluate(
     samples = draw(model, category, seed=seed)
     facts["metrics"]["seconds_sampling"] = time.perf_counter() - began
     facts["metrics"] |= judged(samples, category)
-    random = torch.Generator(device).manual_seed(seed + 1)
+    random, began = torch.Generator(device).manual_seed(seed + 1), time.perf_counter()
     start = uncentre(model.starts(len(samples), generator=random), model.mean).cpu()
-    facts["start"] = judged(start, category)
+    facts["start"] = {"seconds_sampling": time.perf_counter() - began} | judged(start, category)
     if data is not None:
         resolution = preset.architecture.resolution
         sets = [shapes_of(data, category, split, resolution) for split in ("train", "test")]
         facts["metrics"] |= compared(samples, *sets)
         facts["start"] |= compared(start, *sets)
+        facts |= also(model, *sets) if also else {}
     save_results(preset.experiment, category, facts, folder=results)
     return facts
 
@@ -205,6 +211,30 @@ def reproduce(
     return facts
 
 
+def make(
+    preset: Sampled,
+    category: str,
+    train: Callable[..., Trained],
+    *,
+    data: str,
+    seed: int,
+    runs: Path,
+    weights: Path = WEIGHTS,
+    results: Path = RESULTS,
+    device: str = "cpu",
+    also: Also | None = None,
+) -> dict:
+    """Train by `train`, sample, judge; writes <category>.safetensors (half precision) and <category>.json."""
+    shapes = shapes_of(data, category, "train", preset.architecture.resolution)
+    checkpoint = runs / f"{preset.experiment}_{preset.name}_{category}_{seed}.pt"
+    model, seconds, curve = train(preset, shapes, seed=seed, checkpoint=checkpoint, device=device)
+    facts = record(preset, category, shapes, curve, seed=seed, seconds=seconds, device=device)
+    save_model(weights / preset.experiment / f"{category}.safetensors", replace(model, card=card(facts)), half=True)
+    save_results(preset.experiment, category, facts, folder=results)
+    places: dict[str, Any] = {"weights": weights, "results": results, "device": device}
+    return evaluate(preset, category, data=data, seed=seed, also=also, **places)
+
+
 def record(preset: Sampled, category: str, shapes: ShapeSet, curve: dict[str, list], **made: Any) -> dict:
     """The results file of a model just trained, before it is judged; `made` are those of `provenance`."""
     return {
@@ -220,9 +250,3 @@ def record(preset: Sampled, category: str, shapes: ShapeSet, curve: dict[str, li
 def card(facts: dict) -> dict:
     """What a file of weights says of itself."""
     return {k: facts[k] for k in ("preset", "dataset", "seed", "versions")}
-
-
-def publish(preset: Sampled, category: str, model: Pretrained, facts: dict, *, weights: Path, results: Path) -> None:
-    """Write a trained model, in half precision, and its results file, before it is judged."""
-    save_model(weights / preset.experiment / f"{category}.safetensors", replace(model, card=card(facts)), half=True)
-    save_results(preset.experiment, category, facts, folder=results)
