@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from dnet_lib import Architecture, load_model, load_results, load_shapes
+from dnet_lib.checkpoints import Chain
+from dnet_lib.generator import Layout
 from dnet_lib.learning import Settings
-from dnet_lib.presets import CPU, FULL, GRIDS, PAPER, CoarseStart, Conditional, Synthesis, shortened
-from dnet_lib.reproduce import synthesis
+from dnet_lib.presets import CPU, FULL, GRIDS, PAPER, TEACHING, CoarseStart, Conditional, Synthesis, shortened
+from dnet_lib.reproduce import budget, cooperative, multigrid, synthesis
 
 TINY = Architecture(16, ((8, 6, 2), (8, 4, 2)))
 SETTINGS = Settings(num_iterations=24, num_steps=4, step_size=0.02, temperature=0.0, batch_size=8)
@@ -82,3 +84,63 @@ def test_a_shortened_preset_ends_sooner_and_its_rates_fall_sooner():
         for settings in many:
             assert settings.num_iterations == 7
             assert settings.learning_rate(7) == settings.learning_rate(1000) < settings.learning_rate(0)
+
+
+SHORT = replace(SETTINGS, num_iterations=4)
+SMALL_GRIDS = replace(
+    GRIDS,
+    grids=(Architecture(4, ((8, 4, 4),)), TINY),
+    settings=(SHORT, SHORT),
+    sampling=(Chain(3, 0.02, 0.01), Chain(2, 0.02)),
+)
+SMALL_TEACHING = replace(
+    TEACHING,
+    architecture=TINY,
+    layout=Layout(16, 6, (8, 4), (1, 2, 2)),
+    settings=SHORT,
+    num_chains=6,
+    sampling=Chain(2, 0.02),
+)
+
+
+@pytest.mark.parametrize(
+    ("preset", "train", "also"),
+    [(SMALL_GRIDS, multigrid.train, None), (SMALL_TEACHING, cooperative.train, cooperative.reconstructed)],
+    ids=["multigrid", "cooperative"],
+)
+def test_what_is_trained_is_published_and_judged_again_alike(tmp_path, preset, train, also):
+    places = {name: tmp_path / name for name in ("weights", "results")}
+    options = {"data": "furniture", "seed": 3, "also": also, **places}
+    facts = synthesis.make(preset, "toilet", train, runs=tmp_path / "runs", **options)
+    (written,) = load_results(preset.experiment, folder=places["results"]).values()
+    assert written == json.loads(json.dumps(facts)) and written["seed"] == 3 and written["seconds"] > 0
+    assert written["dataset"]["name"] == "furniture" and len(written["dataset"]["sha256"]) == 64
+    assert written["preset"]["name"] == "cpu" and written["curve"]["iteration"] == [1, 2, 3, 4]
+    model = load_model(places["weights"] / preset.experiment / "toilet.safetensors")
+    assert model.card["preset"] == written["preset"]
+    again = synthesis.evaluate(preset, "toilet", **options)
+    for part in ("metrics", "start", *(["reconstruction"] if also else [])):
+        assert {k: v for k, v in again[part].items() if not k.startswith("seconds")} == {
+            k: v for k, v in facts[part].items() if not k.startswith("seconds")
+        }
+    if also is None:
+        assert [m.net.architecture.resolution for m in model.grids] == [4, 16] and "value_4" in written["curve"]
+    else:
+        test = load_shapes("furniture", "toilet", "test", 16).voxels
+        assert again["reconstruction"]["num_shapes"] == len(test) == 20
+        assert 0 < again["reconstruction"]["iou_nearest"] < 1 and "coverage" in written["curve"]
+
+
+def test_two_methods_get_the_same_time_and_finished_runs_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(budget, "GRIDS", SMALL_GRIDS)
+    monkeypatch.setattr(budget, "SEEDS", (0,))
+    monkeypatch.setattr(budget, "NUM_MOMENTS", 2)
+    monkeypatch.setattr(budget, "NUM_SAMPLES", 8)
+    monkeypatch.setattr(budget, "WANTED", ("coverage", "ratio"))  # no judge knows 16^3
+    facts = budget.reproduce("toilet", data="furniture", minutes=0.01, results=tmp_path)
+    assert [(run["method"], run["seed"]) for run in facts["runs"]] == [("multigrid", 0), ("plain", 0)]
+    for run in facts["runs"]:
+        assert run["iterations"] > 0 and 0 < run["minutes"][0] <= run["minutes"][1]
+        assert len(run["coverage"]) == 2 and facts["metrics"][f"coverage_{run['method']}"] == run["coverage"][-1]
+    monkeypatch.setattr(budget, "trace", lambda *_, **__: pytest.fail("nothing is left to run"))
+    assert budget.reproduce("toilet", data="furniture", minutes=0.01, results=tmp_path)["runs"] == facts["runs"]
