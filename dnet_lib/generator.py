@@ -6,6 +6,7 @@ A generator samples in one pass. To learn from shapes alone it must infer their 
 taught by a descriptor's chains it need not (section 5.0.2, `dnet_lib.cooperative`).
 """
 
+import copy
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -221,42 +222,55 @@ def alternate(
     shapes       all observed shapes, occupancy (N, 1, R, R, R)
     checkpoint   a file: where it exists the run resumes from it; it is rewritten every `save_every` iterations
 
-    Each shape keeps its own chain of Z, begun as N(0, I). Raises `DivergedError` when the loss stops being finite.
+    Each shape keeps its own chain of Z, begun as N(0, I). Raises `DivergedError` when the loss or a chain stops being
+    finite, carrying the last good `state` (and `checkpoint`).
     """
     check_shapes(shapes, name="the observed shapes", resolution=net.layout.resolution)
     device = net.dense.weight.device
     random, shapes = torch.Generator(device).manual_seed(seed), shapes.to(device)
     optimizer = torch.optim.Adam(net.parameters(), lr=settings.learning_rate, betas=settings.betas)
-    z, begun = latents(net, len(shapes), random), 0
+    z, done = latents(net, len(shapes), random), 0
 
     def state() -> dict:
-        parts = {"net": net.state_dict(), "optimizer": optimizer.state_dict(), "latent": z, "iteration": iteration}
-        return parts | {"generator": random.get_state()}
+        parts = {"net": net.state_dict(), "optimizer": optimizer.state_dict(), "latent": z, "iteration": done}
+        return copy.deepcopy(parts | {"generator": random.get_state()})
 
     def restore(state: dict) -> None:
-        nonlocal begun, z
+        nonlocal done, z
         if state["latent"].shape != z.shape:
             raise ValueError(f"its latent vectors are {tuple(state['latent'].shape)}, not {tuple(z.shape)}")
         net.load_state_dict(state["net"])
         optimizer.load_state_dict(state["optimizer"])
         random.set_state(state["generator"].cpu())
-        begun, z = state["iteration"], state["latent"]
+        done, z = state["iteration"], state["latent"]
 
     if checkpoint is not None and Path(checkpoint).exists():
         resume(checkpoint, restore, device)
+    good = state()
     options: dict[str, Any] = {
         "sigma": settings.sigma,
         "num_steps": settings.num_steps,
         "step_size": settings.step_size,
     }
-    for iteration in range(begun + 1, settings.num_iterations + 1):
-        rows = torch.randperm(len(shapes), generator=random, device=device)[: settings.batch_size]
-        z[rows] = infer(net, shapes[rows], z[rows], generator=random, **options)
-        loss = regress(net, optimizer, z[rows], shapes[rows]).item()
-        if not math.isfinite(loss):
-            raise DivergedError(
-                f"the generator diverged at iteration {iteration}: lower the learning rate or step size"
-            )
-        if checkpoint is not None and (iteration % save_every == 0 or iteration == settings.num_iterations):
-            write_state(state(), checkpoint)
-        yield Alternated(iteration, loss, z.clone())
+    try:
+        while done < settings.num_iterations:
+            save = done % save_every == 0
+            candidate = state() if save else good
+            rows = torch.randperm(len(shapes), generator=random, device=device)[: settings.batch_size]
+            z[rows] = infer(net, shapes[rows], z[rows], generator=random, **options)
+            loss = regress(net, optimizer, z[rows], shapes[rows]).item()
+            if not math.isfinite(loss):
+                raise DivergedError(
+                    f"the generator diverged at iteration {done + 1}: lower the learning rate or step size"
+                )
+            if save:  # only now is the loss known to be finite at these weights
+                good = candidate
+                if checkpoint is not None:
+                    write_state(good, checkpoint)
+            done += 1
+            if checkpoint is not None and done == settings.num_iterations:
+                write_state(state(), checkpoint)
+            yield Alternated(done, loss, z.clone())
+    except DivergedError as error:
+        error.state, error.checkpoint = good, None if checkpoint is None else str(checkpoint)
+        raise

@@ -381,12 +381,17 @@ def test_a_checkpoint_of_another_alternation_is_named(other, tmp_path):
 
 
 @pytest.mark.parametrize("num_steps", [0, 3])
-def test_an_alternation_that_diverges_says_so(num_steps):
+def test_an_alternation_that_diverges_says_so_and_keeps_the_last_good_state(num_steps, tmp_path):
     """Without inference the loss explodes, with it the chains of Z do: both by name."""
     net, shapes = Linear().float(), torch.rand(7, 1, 2, 2, 2, generator=seeded())
+    first = {name: value.clone() for name, value in net.state_dict().items()}
     settings = Alternation(20, num_steps=num_steps, batch_size=4, learning_rate=1e30)
-    with pytest.raises(DivergedError, match=r"lower the (learning rate|step size)"):
-        list(alternate(net, shapes, settings))
+    with pytest.raises(DivergedError, match=r"lower the (learning rate|step size)") as caught:
+        list(alternate(net, shapes, settings, checkpoint=tmp_path / "run.pt"))
+    kept = caught.value.state
+    assert kept["iteration"] == 0 and equal(kept["net"], first) and not equal(net.state_dict(), first)
+    assert caught.value.checkpoint == str(tmp_path / "run.pt")
+    assert equal(read_state(tmp_path / "run.pt")["net"], first)
 
 
 def test_shapes_an_alternation_cannot_learn_are_named():
