@@ -303,6 +303,18 @@ GRIDS = MultiGrid(
     weight_std=0.02,
 )
 
+_CLIMB_64 = (*_CLIMB, Chain(6, 0.25, 0.0))
+
+GRIDS_64 = MultiGrid(
+    name="cpu64",
+    source="this library: one more grid, 64^3, whose first layer looks at 8^3 voxels; for procedural shapes",
+    grids=(*GRIDS.grids, Architecture(64, ((32, 8, 4), (64, 4, 2), (96, 4, 2)), "silu")),
+    settings=_grids(*_CLIMB_64, num_iterations=700, rates=(3e-3, 3e-3, 2e-3, 1e-3, 1e-3)),
+    sampling=_CLIMB_64,
+    weight_std=0.02,
+    experiment="multigrid64",
+)
+
 
 @dataclass(frozen=True)
 class Cooperative:
@@ -349,10 +361,10 @@ TEACHING = Cooperative(
     architecture=Architecture(32, COMPACT_LAYERS[32], "silu"),
     layout=Layout(channels=(96, 64, 32)),
     settings=replace(
-        _short(700, 3e-3, num_steps=8, step_size=0.2), learning_rate=Decay(3e-3, 1e-3, over=700), average=0.98
+        _short(900, 3e-3, num_steps=8, step_size=0.2), learning_rate=Decay(3e-3, 7e-4, over=900), average=0.98
     ),
     num_chains=16,
-    learning_rate=0.0003,
+    learning_rate=0.001,
     sampling=Chain(8, 0.2),
     weight_std=0.02,
 )
@@ -381,7 +393,7 @@ def shortened(preset: Preset, num_iterations: int) -> Preset:
 RECOVERY = {preset.name: preset for preset in (FULL, BOX, PAPER_3, PAPER_2)}
 SUPERRESOLUTION = {preset.name: preset for preset in (SUPER, SUPER_64, PAPER_SUPER)}
 COOPERATIVE = {preset.name: preset for preset in (TEACHING, PAPER_TEACHING)}
-MULTIGRID = {preset.name: preset for preset in (GRIDS, PAPER_GRIDS)}
+MULTIGRID = {preset.name: preset for preset in (GRIDS, GRIDS_64, PAPER_GRIDS)}
 
 
 def _row(*values: float) -> dict[str, float]:

@@ -90,7 +90,7 @@ def parse() -> argparse.Namespace:
     command("judges", "the reference classifiers").add_argument("--name", action="append", choices=list(NETS))
     command("table5", "section 6.5: classify by the features of the model of all categories")
     command("longrun", "section 2.5: chains 500 times as long as in training, other temperatures, learning with noise")
-    command("budget", "section 4.2: Algorithm 1 and multi-grid over the same time")
+    command("budget", "Algorithms 1, 2 and 3 over the same time")
     return parser.parse_args()
 
 
@@ -141,7 +141,7 @@ def generate(options: dict, experiment: str) -> None:
     preset: Any = MULTIGRID[wanted] if experiment == "multigrid" else COOPERATIVE[wanted]
     preset = choose(preset, options.pop("iterations"))
     options["also"] = cooperative.reconstructed if experiment == "cooperative" else None
-    for category in chosen or room.CATEGORIES:
+    for category in chosen or room.CATEGORIES[wanted]:
         if evaluate:
             facts = synthesis.evaluate(preset, category, **{k: v for k, v in options.items() if k != "runs"})
         else:

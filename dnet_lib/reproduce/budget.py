@@ -1,9 +1,10 @@
-"""Does coarse-to-fine pay? Algorithms 1 and 2 with the same finest descriptor, over the same time of one core."""
+"""Does it pay? Algorithms 1, 2 and 3 with the same descriptor at the finest grid, over the same time of one core."""
 
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,40 +13,45 @@ from tqdm.auto import tqdm
 from dnet_lib.checkpoints import RESULTS, load_results, save_results
 from dnet_lib.data import ShapeSet
 from dnet_lib.energy import DescriptorNet
-from dnet_lib.learning import Run, learn
+from dnet_lib.learning import Run, Settings, learn
 from dnet_lib.multigrid import begin
 from dnet_lib.multigrid import learn as climb
-from dnet_lib.presets import GRIDS, MultiGrid
+from dnet_lib.presets import GRIDS, TEACHING, Cooperative, MultiGrid
+from dnet_lib.reproduce import cooperative
 from dnet_lib.reproduce.multigrid import pyramid
 from dnet_lib.reproduce.record import provenance, source
 from dnet_lib.reproduce.synthesis import compared, judged, shapes_of
 from dnet_lib.starts import Persistent, noise
 from dnet_lib.voxels import uncentre
 
-EXPERIMENT = "multigrid_budget"
-MINUTES = 5.0
+EXPERIMENT = "budget"
+MINUTES = 10.0
 """Of one core's time, for one run."""
 NUM_MOMENTS = 8
 NUM_SAMPLES = 64
 SEEDS = (0, 1, 2)
-METHODS = ("multigrid", "plain")
 WANTED = ("class_probability", "class_probability_views", "coverage", "minimum_matching_distance", "ratio")
 
 Draw = Callable[[], Tensor]
 """New samples of a model that is still learning, occupancy."""
+Race = tuple[Iterator, Draw]
+Preset = TypeVar("Preset", MultiGrid, Cooperative)
 
 
-def constant(preset: MultiGrid) -> MultiGrid:
-    """The preset without an end: half of its first learning rates, which do not fall."""
-    settings = (replace(s, num_iterations=10**6, learning_rate=_rate(s.learning_rate) / 2) for s in preset.settings)
-    return replace(preset, name=f"{preset.name}-constant", settings=tuple(settings))
+def constant(settings: Settings) -> Settings:
+    """Without an end: half of the first learning rate, which does not fall."""
+    rate = settings.learning_rate
+    return replace(settings, num_iterations=10**6, learning_rate=(rate(0) if callable(rate) else rate) / 2)
 
 
-def _rate(rate: float | Callable[[int], float]) -> float:
-    return rate(0) if callable(rate) else rate
+def endless(preset: Preset) -> Preset:
+    """The preset with `constant` settings."""
+    own = preset.settings
+    settings: Any = constant(own) if isinstance(own, Settings) else tuple(map(constant, own))
+    return replace(preset, name=f"{preset.name}-constant", settings=settings)
 
 
-def multigrid(preset: MultiGrid, shapes: ShapeSet, seed: int) -> tuple[Iterator, Draw]:
+def multigrid(preset: MultiGrid, shapes: ShapeSet, seed: int) -> Race:
     """All grids at once; samples from the histogram of one voxel up."""
     generator = torch.Generator().manual_seed(seed)
     nets = [DescriptorNet(a, weight_std=preset.weight_std, generator=generator) for a in preset.grids]
@@ -57,7 +63,7 @@ def multigrid(preset: MultiGrid, shapes: ShapeSet, seed: int) -> tuple[Iterator,
     return climb(runs, shapes.centred, preset.settings), draw
 
 
-def plain(preset: MultiGrid, shapes: ShapeSet, seed: int) -> tuple[Iterator, Draw]:
+def plain(preset: MultiGrid, shapes: ShapeSet, seed: int) -> Race:
     """The finest grid alone, by persistent chains begun as noise, which are its samples (Algorithm 1)."""
     generator, settings = torch.Generator().manual_seed(seed), preset.settings[-1]
     net = DescriptorNet(preset.architecture, weight_std=preset.weight_std, generator=generator)
@@ -68,9 +74,29 @@ def plain(preset: MultiGrid, shapes: ShapeSet, seed: int) -> tuple[Iterator, Dra
     )
 
 
-def trace(method: str, seed: int, train: ShapeSet, test: ShapeSet, *, minutes: float, preset: MultiGrid) -> dict:
+def teaching(preset: Cooperative, shapes: ShapeSet, seed: int) -> Race:
+    """A generator is taught; samples are its proposals, revised by its teacher's chain."""
+    run, lesson = cooperative.begin(preset, shapes, seed=seed)
+
+    def draw() -> Tensor:
+        model = cooperative.taught(preset, run, lesson, shapes)
+        return model.sample(NUM_SAMPLES, generator=torch.Generator().manual_seed(seed))
+
+    return learn(run, shapes.centred, preset.settings), draw
+
+
+METHODS: dict[str, tuple[Callable[..., Race], Any]] = {
+    "multigrid": (multigrid, GRIDS),
+    "plain": (plain, GRIDS),
+    "teaching": (teaching, TEACHING),
+}
+"""How each begins, and its preset."""
+
+
+def trace(method: str, seed: int, train: ShapeSet, test: ShapeSet, *, minutes: float) -> dict:
     """One run: what samples are worth after each share of the time. Judging is not counted."""
-    loop, draw = {"multigrid": multigrid, "plain": plain}[method](preset, train, seed)
+    enter, preset = METHODS[method]
+    loop, draw = enter(endless(preset), train, seed)
     columns: dict[str, list[float]] = {name: [] for name in ("minutes", *WANTED)}
     spent, iterations, mark = 0.0, 0, time.process_time()
     with tqdm(total=NUM_MOMENTS, unit="moment", desc=f"{method} {seed}") as bar:
@@ -95,16 +121,17 @@ def reproduce(
 ) -> dict:
     """All methods and seeds, on one thread; the results file grows with each run, and finished runs are kept."""
     torch.set_num_threads(1)
-    preset = constant(GRIDS)
-    train, test = (shapes_of(data, category, split, preset.architecture.resolution) for split in ("train", "test"))
+    resolution = GRIDS.architecture.resolution
+    train, test = (shapes_of(data, category, split, resolution) for split in ("train", "test"))
     known = load_results(EXPERIMENT, folder=results) if (results / EXPERIMENT).is_dir() else {}
     facts = known.get(category, {"runs": [], "metrics": {}, "paper": {}, "seconds": 0.0})
     done = {(run["method"], run["seed"]) for run in facts["runs"]}
     for method, seed in ((method, seed) for seed in SEEDS for method in METHODS):
         if (method, seed) not in done:
-            facts["runs"].append(trace(method, seed, train, test, minutes=minutes, preset=preset))
+            facts["runs"].append(trace(method, seed, train, test, minutes=minutes))
             facts |= provenance(seed=SEEDS[0], seconds=60 * minutes * len(facts["runs"]), device=device)
-            facts |= {"preset": asdict(preset), "dataset": source(train, category=category, num_train=len(train))}
+            facts["preset"] = {name: asdict(endless(preset)) for name, (_, preset) in METHODS.items()}
+            facts["dataset"] = source(train, category=category, num_train=len(train))
             for name in WANTED:
                 for which in METHODS:
                     ends = [run[name][-1] for run in facts["runs"] if run["method"] == which]

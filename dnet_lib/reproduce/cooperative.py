@@ -1,5 +1,6 @@
 """Section 6.4: a descriptor learns a category and teaches a generator, Algorithm 3; both are judged."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from dnet_lib.reproduce.synthesis import Trained
 from dnet_lib.reproduce.training import follow, point
 from dnet_lib.voxels import threshold, uncentre
 
-CATEGORIES = ("toilet", "sofa", "night_stand")
-"""What is learned where nothing else is said."""
+CATEGORIES = dict.fromkeys(("cpu", "paper"), ("toilet", "sofa", "night_stand"))
+"""Of each preset: what is learned where nothing else is said."""
 NUM_PROPOSALS = 64
 """For the learning curve."""
 NUM_RECONSTRUCTED = 32
@@ -27,12 +28,8 @@ INFERENCE: dict[str, Any] = {"sigma": 1.0, "num_steps": 150, "step_size": 0.03, 
 """How Z is found for them."""
 
 
-def train(preset: Cooperative, shapes: ShapeSet, *, seed: int, checkpoint: Path, device: str = "cpu") -> Trained:
-    """Learn both, with a progress bar; resumes from `checkpoint`. Returns model, seconds and learning curve.
-
-    The model's chains start from the generator. The curve has the coverage of the training shapes by proposals of the
-    generator alone: where it collapses, this falls.
-    """
+def begin(preset: Cooperative, shapes: ShapeSet, *, seed: int, device: str = "cpu") -> tuple[Run, Teaching]:
+    """Teacher and student before the first lesson."""
     random = torch.Generator().manual_seed(seed)
     net = DescriptorNet(preset.architecture, weight_std=preset.weight_std, generator=random).to(device)
     student = GeneratorNet(preset.layout, generator=random).to(device)
@@ -40,14 +37,32 @@ def train(preset: Cooperative, shapes: ShapeSet, *, seed: int, checkpoint: Path,
         "num_chains": preset.num_chains,
         "sigma": preset.sigma,
         "learning_rate": preset.learning_rate,
+        "betas": preset.betas,
     }
-    teaching = Teaching.begin_with(student, shapes.mean, betas=preset.betas, **options)
-    run = Run.begin(net, teaching, preset.settings, seed=seed)
+    teaching = Teaching.begin_with(student, shapes.mean, **options)
+    return Run.begin(net, teaching, preset.settings, seed=seed), teaching
 
-    def watched(taught: Record, shapes: ShapeSet) -> dict[str, float]:
-        with as_learned(student):
+
+def taught(preset: Cooperative, run: Run, teaching: Teaching, shapes: ShapeSet) -> Pretrained:
+    """The descriptor's model, whose chains start from the generator; it stays as the run goes on."""
+    proposals, net = copy.deepcopy(teaching.proposals), copy.deepcopy(run.kept)
+    for part in (proposals.net, net):
+        part.eval().requires_grad_(False)
+    return Pretrained(net, shapes.mean, proposals, preset.sampling, {})
+
+
+def train(preset: Cooperative, shapes: ShapeSet, *, seed: int, checkpoint: Path, device: str = "cpu") -> Trained:
+    """Learn both, with a progress bar; resumes from `checkpoint`. Returns model, seconds and learning curve.
+
+    The curve has the coverage of the training shapes by proposals of the generator alone: where it collapses, this
+    falls.
+    """
+    run, teaching = begin(preset, shapes, seed=seed, device=device)
+
+    def watched(record: Record, shapes: ShapeSet) -> dict[str, float]:
+        with as_learned(teaching.proposals.net):
             proposals = teaching.proposals.draw(NUM_PROPOSALS, torch.Generator(device).manual_seed(seed)).cpu()
-        facts = point(taught._replace(synthesized=proposals), shapes)
+        facts = point(record._replace(synthesized=proposals), shapes)
         misfit = 0.0 if teaching.loss is None else teaching.loss.item()
         return facts | {
             "coverage": coverage(uncentre(proposals, shapes.mean), shapes.voxels),
@@ -55,9 +70,7 @@ def train(preset: Cooperative, shapes: ShapeSet, *, seed: int, checkpoint: Path,
         }
 
     curve = follow(run, shapes, preset.settings, checkpoint, watched)
-    for part in (student, run.kept):
-        part.eval().requires_grad_(False)
-    return Pretrained(run.kept, shapes.mean, teaching.proposals, preset.sampling, {}), run.seconds, curve
+    return taught(preset, run, teaching, shapes), run.seconds, curve
 
 
 def reconstructed(model: Pretrained, train: ShapeSet, test: ShapeSet) -> dict[str, Any]:
