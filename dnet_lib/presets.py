@@ -369,6 +369,13 @@ TEACHING = Cooperative(
     weight_std=0.02,
 )
 
+GENTLE_TEACHING = replace(
+    TEACHING,
+    name="gentle",
+    source="as cpu, with half the teacher's learning rate, for shapes that fill their grid",
+    settings=replace(TEACHING.settings, learning_rate=Decay(1.5e-3, 5e-4, over=900)),
+)
+
 Preset = TypeVar("Preset", Synthesis, Conditional, MultiGrid, Cooperative)
 
 
@@ -392,7 +399,7 @@ def shortened(preset: Preset, num_iterations: int) -> Preset:
 
 RECOVERY = {preset.name: preset for preset in (FULL, BOX, PAPER_3, PAPER_2)}
 SUPERRESOLUTION = {preset.name: preset for preset in (SUPER, SUPER_64, PAPER_SUPER)}
-COOPERATIVE = {preset.name: preset for preset in (TEACHING, PAPER_TEACHING)}
+COOPERATIVE = {preset.name: preset for preset in (TEACHING, GENTLE_TEACHING, PAPER_TEACHING)}
 MULTIGRID = {preset.name: preset for preset in (GRIDS, GRIDS_64, PAPER_GRIDS)}
 
 
