@@ -369,7 +369,7 @@ def test_names_lead_nowhere_else(weights, name):
 @pytest.mark.skipif(not any(WEIGHTS.rglob("*.safetensors")), reason="no weights have been trained yet")
 def test_every_model_that_ships_can_be_sampled():
     for path in WEIGHTS.rglob("*.safetensors"):
-        assert path.stat().st_size < 4_000_000, f"{path.name} is too large to ship"
+        assert path.stat().st_size < 5_000_000, f"{path.name} is too large to ship"
         if path.parent.name in ("judges", "baselines"):
             continue
         m = load_pretrained(path.relative_to(WEIGHTS).with_suffix("").as_posix())
