@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 import numpy as np
-import pooch
+import platformdirs
 from numpy.typing import NDArray
 
 CATEGORIES = ("bathtub", "bed", "chair", "desk", "dresser", "monitor", "night_stand", "sofa", "table", "toilet")
@@ -76,7 +76,7 @@ def unpack(packed: NDArray[np.uint8], resolution: int) -> NDArray[np.bool_]:
 
 def cache_dir() -> Path:
     """Folder of downloaded and made archives: the environment variable `DNET_CACHE`, or the user's cache folder."""
-    return Path(os.environ.get("DNET_CACHE") or pooch.os_cache("dnet"))
+    return Path(os.environ.get("DNET_CACHE") or platformdirs.user_cache_dir("dnet"))
 
 
 def sha256_of(path: Path) -> str:

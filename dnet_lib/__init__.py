@@ -1,12 +1,15 @@
 """dnet_lib: deep energy-based models of voxel shapes, their Langevin samplers and their learning, in PyTorch."""
 
-from dnet_lib.checkpoints import Pretrained, load_model, load_pretrained, load_results, save_model
-from dnet_lib.classify import Judge, load_judge
+from dnet_lib.checkpoints import load_model, load_pretrained, load_results, save_model
+from dnet_lib.cooperative import Teaching
 from dnet_lib.data import ShapeSet, load_shapes
 from dnet_lib.diagnostics import effective_sample_size, split_rhat
 from dnet_lib.energy import Architecture, DescriptorNet, GaussianEnergy, MixtureEnergy, hopfield_residual
-from dnet_lib.generator import GeneratorNet
-from dnet_lib.langevin import DivergedError, chain_generators, langevin, langevin_step, sample
+from dnet_lib.errors import CheckpointError, DataError, DivergedError, DnetError, ShapeError, StaleError
+from dnet_lib.fast import freeze
+from dnet_lib.generator import GeneratorNet, Proposals
+from dnet_lib.judges import Judge, load_judge
+from dnet_lib.langevin import chain_generators, langevin, langevin_step, sample
 from dnet_lib.learning import Record, Run, Settings, learn, learning_gradient
 from dnet_lib.metrics import (
     class_error,
@@ -20,26 +23,51 @@ from dnet_lib.metrics import (
     one_nn_accuracy,
     recovery_error,
 )
+from dnet_lib.multigrid import begin_grids, learn_grids
+from dnet_lib.pretrained import Chain, Pretrained
+from dnet_lib.priors import CoarseGaussian, Histogram
 from dnet_lib.projections import hidden_voxels, missing_detail
+from dnet_lib.schedules import Decay, Switch
+from dnet_lib.starts import Coarser, Corrupted, Data, Fresh, LowResolution, Noise, Persistent, PersistentData, noise
 from dnet_lib.viz import show
-from dnet_lib.voxels import ShapeError, centre, corrupt, down_scale, resample, threshold, uncentre, up_scale
+from dnet_lib.voxels import centre, corrupt, down_scale, resample, threshold, uncentre, up_scale
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Architecture",
+    "Chain",
+    "CheckpointError",
+    "CoarseGaussian",
+    "Coarser",
+    "Corrupted",
+    "Data",
+    "DataError",
+    "Decay",
     "DescriptorNet",
     "DivergedError",
+    "DnetError",
+    "Fresh",
     "GaussianEnergy",
     "GeneratorNet",
+    "Histogram",
     "Judge",
+    "LowResolution",
     "MixtureEnergy",
+    "Noise",
+    "Persistent",
+    "PersistentData",
     "Pretrained",
+    "Proposals",
     "Record",
     "Run",
     "Settings",
     "ShapeError",
     "ShapeSet",
+    "StaleError",
+    "Switch",
+    "Teaching",
+    "begin_grids",
     "centre",
     "chain_generators",
     "class_error",
@@ -49,6 +77,7 @@ __all__ = [
     "distances",
     "down_scale",
     "effective_sample_size",
+    "freeze",
     "hidden_voxels",
     "hopfield_residual",
     "inception_score",
@@ -56,6 +85,7 @@ __all__ = [
     "langevin",
     "langevin_step",
     "learn",
+    "learn_grids",
     "learning_gradient",
     "load_judge",
     "load_model",
@@ -65,6 +95,7 @@ __all__ = [
     "minimum_matching_distance",
     "missing_detail",
     "nearest",
+    "noise",
     "one_nn_accuracy",
     "recovery_error",
     "resample",

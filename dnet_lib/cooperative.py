@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dnet_lib.generator import GeneratorNet, Proposals, latents, regress
+from dnet_lib.starts import Begun
 
 
 @dataclass(eq=False)
@@ -45,17 +46,17 @@ class Teaching:
         optimizer = torch.optim.Adam(net.parameters(), lr=learning_rate, betas=betas)
         return cls(Proposals(net, centre, sigma), num_chains, optimizer)
 
-    def begin(self, observed, index, generator):
+    def begin(self, observed: Tensor, index: Tensor, generator: torch.Generator | None) -> Begun:
         self.latent = latents(self.proposals.net, self.num_chains, generator)
         return self.proposals.at(self.latent, generator), None
 
-    def learn(self, revised):
+    def learn(self, revised: Tensor) -> None:
         assert self.latent is not None, "a start begins before it learns"
         self.loss = regress(self.proposals.net, self.optimizer, self.latent, revised + self.proposals.centre)
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         return {"net": self.proposals.net.state_dict(), "optimizer": self.optimizer.state_dict()}
 
-    def restore(self, state):
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         self.proposals.net.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])

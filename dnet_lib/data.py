@@ -8,22 +8,21 @@ import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pooch
+import platformdirs
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from dnet_lib.errors import DataError
 from dnet_lib.voxels import centre, coarsen, pad
 
 EMBEDDED = Path(__file__).parent / "shapes" / "furniture_32.npz"
 KINDS = {"voxels": (2, "u"), "labels": (1, "iu"), "split": (1, "U"), "names": (1, "U"), "categories": (1, "U")}
 KEYS = (*KINDS, "manifest")
 """The arrays of a voxel archive; of all but the manifest the number of axes and the kinds of dtype."""
-
-
-class DataError(ValueError):
-    """An archive that is missing, broken or does not hold what was asked for; the message names the way out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +46,14 @@ class ShapeSet:
     def __len__(self) -> int:
         return len(self.voxels)
 
+    def __getitem__(self, index: int | slice | Tensor) -> tuple[Tensor, Tensor]:
+        """Occupancy (1, R, R, R) and label of a shape, as a `torch.utils.data.DataLoader` asks for them; or of some."""
+        return self.voxels[index], self.labels[index]
+
+    def __repr__(self) -> str:
+        sizes = f"{len(self)} shapes of {self.voxels.shape[-1]}^3 voxels, {len(self.labels.unique())} categories"
+        return f"ShapeSet({self.dataset!r}: {sizes}, mean {self.mean:.4f})"
+
     @cached_property
     def centred(self) -> Tensor:
         """The voxels minus `mean`: what the energy model sees."""
@@ -55,7 +62,7 @@ class ShapeSet:
 
 def cache_folder() -> Path:
     """Where archives made by `dnet-data` lie: the environment variable DNET_CACHE, else the user's cache folder."""
-    return Path(os.environ.get("DNET_CACHE") or pooch.os_cache("dnet"))
+    return Path(os.environ.get("DNET_CACHE") or platformdirs.user_cache_dir("dnet"))
 
 
 def load_shapes(name: str | Path, category: str | None = None, split: str = "train", resolution: int = 32) -> ShapeSet:
@@ -117,7 +124,7 @@ def _locate(name: str | Path, resolution: int) -> Path:
     return path
 
 
-def _read(path: Path) -> dict:
+def _read(path: Path) -> dict[str, Any]:
     """The arrays of a voxel archive, checked, with its manifest parsed and its sha256 added."""
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -126,7 +133,7 @@ def _read(path: Path) -> dict:
                 raise DataError(
                     f"{path} is not a voxel archive: it lacks {', '.join(missing)} (see `dnet-data import`)"
                 )
-            archive = {key: file[key] for key in KEYS}
+            archive: dict[str, Any] = {key: file[key] for key in KEYS}
         archive["manifest"] = json.loads(str(archive["manifest"]))
         side = archive["manifest"]["resolution"]
         dataset = archive["manifest"]["dataset"]
@@ -154,7 +161,7 @@ def _read(path: Path) -> dict:
     return archive
 
 
-def _unpack(archive: dict, rows: np.ndarray) -> Tensor:
+def _unpack(archive: dict[str, Any], rows: NDArray[np.intp]) -> Tensor:
     side = archive["manifest"]["resolution"]
     bits = np.unpackbits(archive["voxels"][rows], axis=1, count=side**3)
     return torch.from_numpy(bits).view(-1, 1, side, side, side).float()

@@ -11,13 +11,14 @@ the *energy*; low energy means high probability. Temperature belongs to the samp
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dnet_lib.voxels import ShapeError, space_to_depth
+from dnet_lib.errors import ShapeError
+from dnet_lib.voxels import space_to_depth
 
 Energy = Callable[[Tensor], Tensor]
 """Any function from a batch (N, ...) to its N energies."""
@@ -49,6 +50,11 @@ class SameConv3d(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         return F.conv3d(self.padded(h), space_to_depth(self.weight, self.fold), self.bias, self.stride // self.fold)
+
+    def extra_repr(self) -> str:
+        out, channels, kernel = self.weight.shape[:3]
+        sides = f"{self.resolution}^3 -> {out} x {self.out_resolution}^3"
+        return f"{channels} x {sides}, kernel {kernel}^3, stride {self.stride}"
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,7 @@ class DescriptorNet(nn.Module):
         weight_std: float = 0.001,
         generator: torch.Generator | None = None,
         device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ):
         super().__init__()
         self.architecture = a = architecture or Architecture()
@@ -113,10 +120,10 @@ class DescriptorNet(nn.Module):
         with torch.no_grad():
             for name, parameter in self.named_parameters():
                 parameter.zero_() if name.endswith("bias") else parameter.normal_(0, weight_std, generator=generator)
-        self.to(device)
+        self.to(device, dtype)
 
     @classmethod
-    def paper(cls, resolution: int = 32, **options) -> Self:
+    def paper(cls, resolution: int = 32, **options: Any) -> Self:
         """The network of section 6.1: 200 filters 16^3 stride 3, 100 filters 6^3 stride 2, dense; s = 0.5.
 
         At 32^3 it has 5,161,101 weights.
@@ -124,7 +131,7 @@ class DescriptorNet(nn.Module):
         return cls(Architecture(resolution, PAPER_LAYERS), **options)
 
     @classmethod
-    def compact(cls, resolution: int = 32, **options) -> Self:
+    def compact(cls, resolution: int = 32, **options: Any) -> Self:
         """A network of under 0.7 million weights for a laptop's CPU, at 8^3, 16^3, 24^3, 32^3 or 64^3."""
         if resolution not in COMPACT_LAYERS:
             raise ValueError(
@@ -142,6 +149,23 @@ class DescriptorNet(nn.Module):
         """The range outside which the energy is infinite (uniform reference), else None."""
         return self.architecture.bounds
 
+    @property
+    def resolution(self) -> int:
+        """R: voxels a side of the shapes."""
+        return self.architecture.resolution
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights lie."""
+        device: torch.device = self.dense.weight.device
+        return device
+
+    def extra_repr(self) -> str:
+        a = self.architecture
+        reference = f"Gaussian, s = {a.s}" if a.s is not None else f"uniform on {a.bounds}"
+        count = sum(p.numel() for p in self.parameters())
+        return f"{a.resolution}^3 voxels, {count:,} weights, {a.activation}, reference {reference}"
+
     def hidden(self, y: Tensor) -> list[Tensor]:
         """The rectified feature maps h(1), ..., h(L) of centred shapes, eq. (2)."""
         r = self.architecture.resolution
@@ -158,7 +182,8 @@ class DescriptorNet(nn.Module):
 
     def score(self, y: Tensor) -> Tensor:
         """f(Y; theta) of eq. (2): (N, 1, R, R, R), centred -> (N,)."""
-        return self.dense(self.hidden(y)[-1].flatten(1)).squeeze(1)
+        f: Tensor = self.dense(self.hidden(y)[-1].flatten(1))
+        return f.squeeze(1)
 
     def reference(self, y: Tensor) -> Tensor:
         """The reference's share of the energy: |Y|^2 / (2 s^2), or 0 inside the bounds and infinity outside, (N,)."""
@@ -176,21 +201,26 @@ class DescriptorNet(nn.Module):
     forward = energy
 
 
+def check_energies(e: Tensor, y: Tensor) -> Tensor:
+    """Return what an energy gave for a batch (N, ...) if it is (N,), else raise `ShapeError`."""
+    if not isinstance(e, Tensor) or e.shape != y.shape[:1]:
+        found = tuple(e.shape) if isinstance(e, Tensor) else type(e).__name__
+        raise ShapeError(f"an energy must map {tuple(y.shape)} to ({y.shape[0]},), but this one returned {found}")
+    return e
+
+
 def energy_and_gradient(y: Tensor, energy: Energy) -> tuple[Tensor, Tensor]:
     """E(Y) (N,) and dE/dY (like y) of a batch; no graph and no gradient of the weights is kept.
 
     An energy that knows its own gradient says so with a method of this name. Raises `ShapeError` when `energy` does not
     map the batch (N, ...) to (N,).
     """
-    own = getattr(energy, "energy_and_gradient", None)
+    own: Callable[[Tensor], tuple[Tensor, Tensor]] | None = getattr(energy, "energy_and_gradient", None)
     if own is not None:
         return own(y)
     with torch.enable_grad():
         y = y.detach().requires_grad_(True)
-        e = energy(y)
-        if not isinstance(e, Tensor) or e.shape != y.shape[:1]:
-            found = tuple(e.shape) if isinstance(e, Tensor) else type(e).__name__
-            raise ShapeError(f"an energy must map {tuple(y.shape)} to ({y.shape[0]},), but this one returned {found}")
+        e = check_energies(energy(y), y)
         if not e.requires_grad:
             raise ShapeError("this energy does not depend on the shapes through PyTorch: no gradient can be taken")
         (gradient,) = torch.autograd.grad(e.sum(), y)

@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from dnet_lib.energy import DescriptorNet
-from dnet_lib.voxels import ShapeError
+from dnet_lib.errors import ShapeError
 
 POOLS = (4, 2)
 """Max-pooling of the first and the second feature maps in section 6.5; 8,100 numbers for the paper's network."""
@@ -50,7 +50,19 @@ def logistic_regression(strength: float = 1e-2, *, one_versus_rest: bool = False
     return make_pipeline(StandardScaler(), OneVsRestClassifier(linear) if one_versus_rest else linear)
 
 
-class Choice(NamedTuple):
+def labelled(labels: Tensor | np.ndarray, share: float, draw: int) -> np.ndarray:
+    """Rows of the shapes whose label is known: a random share of each category, two at least.
+
+    labels (N,); `draw` numbers the random draws.
+    """
+    random, rows = np.random.default_rng([draw, round(1000 * share)]), []
+    for label in np.unique(labels):
+        own = np.flatnonzero(np.asarray(labels) == label)
+        rows.append(random.permutation(own)[: max(2, round(share * len(own)))])
+    return np.sort(np.concatenate(rows))
+
+
+class Chosen(NamedTuple):
     """A classifier fitted on all rows with the strength that cross-validation chose."""
 
     classifier: Pipeline
@@ -67,7 +79,7 @@ def choose(
     folds: int = 3,
     one_versus_rest: bool = False,
     seed: int = 0,
-) -> Choice:
+) -> Chosen:
     """Choose the regularisation by cross-validation on these (training) rows alone, then fit on all of them.
 
     x (N, D), labels (N,). A category with fewer rows than `folds` lowers the number of folds, to two at least.
@@ -85,4 +97,4 @@ def choose(
             scores[strength] = float(np.mean(parts))
         best = max(scores, key=lambda strength: scores[strength])
         model = logistic_regression(best, one_versus_rest=one_versus_rest, seed=seed)
-        return Choice(model.fit(x, labels), best, scores)
+        return Chosen(model.fit(x, labels), best, scores)

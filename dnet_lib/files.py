@@ -1,9 +1,22 @@
-"""Files that are whole or absent: write beside, then rename."""
+"""Files that are whole or absent, and tensors in them: write beside, then rename."""
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from dnet_lib.errors import CheckpointError
+
+Net = TypeVar("Net", bound=nn.Module)
+Packed = tuple[dict[str, Tensor], dict[str, Any]]
+"""A thing as named tensors and what JSON can say of it: what its `pack` gives and its `unpack` takes."""
 
 
 @contextmanager
@@ -25,3 +38,50 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             part.unlink()
+
+
+def write_tensors(path: str | Path, kind: str, tensors: dict[str, Tensor], **about: Any) -> None:
+    """Write one safetensors file of a `kind`; `about` is what its metadata say, as JSON, name by name."""
+    metadata = {"format": kind} | {name: json.dumps(value) for name, value in about.items()}
+    with atomic_write(path) as part:
+        part.write_bytes(save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, metadata))
+
+
+@contextmanager
+def read_tensors(path: str | Path, kind: str, *, device: torch.device | str = "cpu") -> Iterator[Packed]:
+    """Tensors and metadata of a file of `write_tensors`, of the same `kind`.
+
+    What fails inside the block is blamed on the file: it raises `CheckpointError` naming a missing, truncated or
+    foreign file.
+    """
+    try:
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            metadata = file.metadata() or {}
+            if metadata.pop("format", None) != kind:
+                found = (file.metadata() or {}).get("format", "tensors of another program")
+                raise CheckpointError(f"{path} is a safetensors file, but not one of {kind!r}: it holds {found}")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        yield tensors, {name: json.loads(text) for name, text in metadata.items()}
+    except FileNotFoundError as error:
+        raise CheckpointError(f"there are no weights at {path}") from error
+    except CheckpointError:
+        raise
+    except (SafetensorError, OSError, KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path} is broken or truncated ({error}): fetch or train it again") from error
+
+
+def beneath(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with a prefix, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def weights(net: nn.Module, *, half: bool = False) -> dict[str, Tensor]:
+    """A network's tensors by name, in half precision where asked."""
+    return {name: t.half() if half and t.is_floating_point() else t for name, t in net.state_dict().items()}
+
+
+def with_weights(net: Net, tensors: dict[str, Tensor]) -> Net:
+    """A network (on the meta device, say) with given weights, float32 where they are half, for reading only."""
+    tensors = {name: t.float() if t.dtype == torch.half else t for name, t in tensors.items()}
+    net.load_state_dict(tensors, assign=True)
+    return net.eval().requires_grad_(False)

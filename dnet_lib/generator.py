@@ -6,20 +6,21 @@ A generator samples in one pass. To learn from shapes alone it must infer their 
 taught by a descriptor's chains it need not (section 5.0.2, `dnet_lib.cooperative`).
 """
 
-import copy
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
-from dnet_lib.langevin import DivergedError, Generators, sample, white_noise
-from dnet_lib.learning import resume, write_state
-from dnet_lib.voxels import ShapeError, check_shapes
+from dnet_lib.errors import DivergedError, ShapeError
+from dnet_lib.files import Packed, weights, with_weights
+from dnet_lib.langevin import Generators, sample, white_noise
+from dnet_lib.resuming import Parts, described, fingerprint, resumable
+from dnet_lib.voxels import check_shapes
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,16 @@ class GeneratorNet(nn.Module):
                     layer.bias.zero_()
         self.to(device)
 
+    @property
+    def device(self) -> torch.device:
+        """Where its weights lie."""
+        device: torch.device = self.dense.weight.device
+        return device
+
+    def extra_repr(self) -> str:
+        count = sum(p.numel() for p in self.parameters())
+        return f"Z of {self.layout.latent} numbers -> {self.layout.resolution}^3 voxels, {count:,} weights"
+
     def forward(self, z: Tensor) -> Tensor:
         """Occupancy (N, 1, R, R, R) of latent vectors (N, d)."""
         if z.ndim != 2 or z.shape[1] != self.layout.latent:
@@ -114,7 +125,7 @@ def latents(net: GeneratorNet, num: int, generator: Generators = None) -> Tensor
 
 @dataclass(frozen=True, eq=False)
 class Proposals:
-    """Where chains start that a generator serves: centred shapes g(Z) + eps, Z ~ N(0, I), eq. (20)."""
+    """A prior that a generator serves: centred shapes g(Z) + eps, Z ~ N(0, I), eq. (20)."""
 
     net: GeneratorNet
     centre: float
@@ -123,14 +134,27 @@ class Proposals:
     """Standard deviation of eps."""
 
     def draw(self, num_samples: int, generator: Generators = None) -> Tensor:
-        """Starts, centred (N, 1, R, R, R)."""
+        """First shapes, centred (N, 1, R, R, R)."""
         return self.at(latents(self.net, num_samples, generator), generator)
 
     @torch.no_grad()
     def at(self, z: Tensor, generator: Generators = None) -> Tensor:
-        """The starts of given latent vectors (N, d), centred (N, 1, R, R, R)."""
-        y = self.net(z) - self.centre
+        """Those of given latent vectors (N, d), centred (N, 1, R, R, R)."""
+        y: Tensor = self.net(z) - self.centre
         return y if self.sigma == 0 else y + self.sigma * white_noise(y, generator)
+
+    def pack(self, half: bool = False) -> Packed:
+        """Tensors and numbers for a file."""
+        about = {"layout": asdict(self.net.layout), "centre": self.centre, "sigma": self.sigma}
+        return weights(self.net, half=half), about
+
+    @classmethod
+    def unpack(cls, tensors: dict[str, Tensor], about: dict[str, Any]) -> Self:
+        """`pack` undone."""
+        layout: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in about["layout"].items()}
+        with torch.device("meta"):
+            net = GeneratorNet(Layout(**layout))
+        return cls(with_weights(net, tensors), about["centre"], about["sigma"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +169,7 @@ class Posterior:
     sigma: float = 0.3
 
     def __call__(self, z: Tensor) -> Tensor:
-        misfit = (self.shapes - self.net(z)).square().flatten(1).sum(1)
+        misfit: Tensor = (self.shapes - self.net(z)).square().flatten(1).sum(1)
         return z.square().sum(1) / 2 + misfit / (2 * self.sigma**2)
 
 
@@ -157,7 +181,7 @@ def infer(
     sigma: float = 0.3,
     num_steps: int,
     step_size: float,
-    **options,
+    **options: Any,
 ) -> Tensor:
     """Latent vectors (N, d) that explain shapes (N, 1, R, R, R), occupancy: Langevin dynamics on their posterior.
 
@@ -176,7 +200,7 @@ def regress(net: GeneratorNet, optimizer: torch.optim.Optimizer, z: Tensor, shap
 
     Latent vectors (N, d), occupancy (N, 1, R, R, R).
     """
-    loss = (shapes - net(z)).square().flatten(1).sum(1).mean()
+    loss: Tensor = (shapes - net(z)).square().flatten(1).sum(1).mean()
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
@@ -226,51 +250,30 @@ def alternate(
     finite, carrying the last good `state` (and `checkpoint`).
     """
     check_shapes(shapes, name="the observed shapes", resolution=net.layout.resolution)
-    device = net.dense.weight.device
+    device = net.device
     random, shapes = torch.Generator(device).manual_seed(seed), shapes.to(device)
     optimizer = torch.optim.Adam(net.parameters(), lr=settings.learning_rate, betas=settings.betas)
-    z, done = latents(net, len(shapes), random), 0
+    run = Parts(net=net, optimizer=optimizer, generator=random, latent=latents(net, len(shapes), random))
 
-    def state() -> dict:
-        parts = {"net": net.state_dict(), "optimizer": optimizer.state_dict(), "latent": z, "iteration": done}
-        return copy.deepcopy(parts | {"generator": random.get_state()})
+    def step() -> Alternated:
+        rows = torch.randperm(len(shapes), generator=random, device=device)[: settings.batch_size]
+        options: dict[str, Any] = {"num_steps": settings.num_steps, "step_size": settings.step_size}
+        run.latent[rows] = infer(net, shapes[rows], run.latent[rows], sigma=settings.sigma, generator=random, **options)
+        loss = regress(net, optimizer, run.latent[rows], shapes[rows]).item()
+        if not math.isfinite(loss):
+            raise DivergedError(
+                f"the generator diverged at iteration {run.iteration}: lower the learning rate or step size"
+            )
+        run.iteration += 1
+        return Alternated(run.iteration, loss, run.latent.clone())
 
-    def restore(state: dict) -> None:
-        nonlocal done, z
-        if state["latent"].shape != z.shape:
-            raise ValueError(f"its latent vectors are {tuple(state['latent'].shape)}, not {tuple(z.shape)}")
-        net.load_state_dict(state["net"])
-        optimizer.load_state_dict(state["optimizer"])
-        random.set_state(state["generator"].cpu())
-        done, z = state["iteration"], state["latent"]
-
-    if checkpoint is not None and Path(checkpoint).exists():
-        resume(checkpoint, restore, device)
-    good = state()
-    options: dict[str, Any] = {
-        "sigma": settings.sigma,
-        "num_steps": settings.num_steps,
-        "step_size": settings.step_size,
-    }
-    try:
-        while done < settings.num_iterations:
-            save = done % save_every == 0
-            candidate = state() if save else good
-            rows = torch.randperm(len(shapes), generator=random, device=device)[: settings.batch_size]
-            z[rows] = infer(net, shapes[rows], z[rows], generator=random, **options)
-            loss = regress(net, optimizer, z[rows], shapes[rows]).item()
-            if not math.isfinite(loss):
-                raise DivergedError(
-                    f"the generator diverged at iteration {done + 1}: lower the learning rate or step size"
-                )
-            if save:  # only now is the loss known to be finite at these weights
-                good = candidate
-                if checkpoint is not None:
-                    write_state(good, checkpoint)
-            done += 1
-            if checkpoint is not None and done == settings.num_iterations:
-                write_state(state(), checkpoint)
-            yield Alternated(done, loss, z.clone())
-    except DivergedError as error:
-        error.state, error.checkpoint = good, None if checkpoint is None else str(checkpoint)
-        raise
+    yield from resumable(
+        run,
+        step,
+        settings.num_iterations,
+        checkpoint=checkpoint,
+        save_every=save_every,
+        belongs=lambda: {"network": described(net), "data": fingerprint(shapes), "seed": seed},
+        told=vars(settings),
+        device=device,
+    )

@@ -10,7 +10,7 @@ multiplied by P: the chain samples p_T conditioned on what P removes.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,19 +18,13 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from dnet_lib.energy import Energy, energy_and_gradient
+from dnet_lib.errors import DivergedError, ShapeError
 from dnet_lib.fast import freeze
 from dnet_lib.projections import Projection
-from dnet_lib.voxels import ShapeError
+from dnet_lib.voxels import per_item
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
 """Where noise comes from: one generator for the batch, or one a chain (then no chain depends on its neighbours)."""
-
-
-class DivergedError(RuntimeError):
-    """A chain or a learning run left the finite numbers. Learning attaches the last good `state` and `checkpoint`."""
-
-    state: dict | None = None
-    checkpoint: str | None = None
 
 
 class StepInfo(NamedTuple):
@@ -141,7 +135,7 @@ def langevin_step(
     log_r = log_acceptance_ratio((e, e_new), (drift, drift_new), delta, step_size, temperature)
     log_r = torch.where(log_r.isnan(), -math.inf, log_r)  # where floats overflowed on both sides
     accepted = _draw(e, generator, torch.Tensor.uniform_).log() < log_r
-    pick = accepted.view(-1, *[1] * (y.ndim - 1))
+    pick = per_item(accepted, y)
     here = (torch.where(accepted, e_new, e), torch.where(pick, g_new, g))
     return torch.where(pick, proposal, y), StepInfo(e, gradient_norm, accepted, log_r, here)
 
@@ -192,12 +186,12 @@ def sample(
     step_size: float,
     progress: bool | str = False,
     fast: bool | None = None,
-    **options,
+    **options: Any,
 ) -> Tensor:
     """Run `num_steps` Langevin steps from y and return the last shapes, (N, ...) like y.
 
     `options` are those of `langevin`; `progress` shows a bar (a string names it). `fast` is explained in
-    `dnet_lib.fast.freeze`: by itself a `DescriptorNet`'s chain takes the frozen-weight path where that pays, and agrees
+    `dnet_lib.freeze`: by itself a `DescriptorNet`'s chain takes the frozen-weight path where that pays, and agrees
     with the plain path to float32 rounding. With a generator for each chain, noise does not depend on how chains are
     batched. Raises `DivergedError` naming the chains that did not stay finite: lower the step size.
     """

@@ -8,25 +8,26 @@ Each iteration seeks modes (K Langevin steps revise the synthesized shapes) and 
 over observed shapes Y_i and synthesized shapes Y~_j.
 """
 
-import copy
-import io
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from dnet_lib.energy import DescriptorNet
+from dnet_lib.energy import check_energies
+from dnet_lib.errors import DivergedError, ShapeError
 from dnet_lib.fast import FrozenNet, freeze
-from dnet_lib.files import atomic_write
-from dnet_lib.langevin import DivergedError, langevin, reflect, white_noise
+from dnet_lib.langevin import langevin, reflect, white_noise
+from dnet_lib.resuming import capture, described, fingerprint, rank, reinstate, resumable, world
 from dnet_lib.starts import Starts
-from dnet_lib.voxels import ShapeError, check_shapes
+from dnet_lib.voxels import check_batch
 
 
 @dataclass(frozen=True)
@@ -79,60 +80,95 @@ class Settings:
 
 @dataclass
 class Run:
-    """Everything a learning run carries from one iteration to the next; `state()` is enough to go on bit-equal."""
+    """Everything a learning run carries from one iteration to the next; `state_dict()` is enough to go on bit-equal.
 
-    net: DescriptorNet
+    The network is any `torch.nn.Module` that maps a batch (N, ...) to its N energies. Where it has them, its `bounds`
+    (low, high), its `resolution` (entries along each axis of the grid) and its `device` are read. The optimizer's
+    learning rate and betas are those of `Settings`, at every step; what a group of `begin` has of its own stays.
+    """
+
+    net: nn.Module
     starts: Starts
     optimizer: torch.optim.Optimizer
     generator: torch.Generator
-    averaged: DescriptorNet | None = None
+    averaged: AveragedModel | None = None
     iteration: int = 0
     seconds: float = 0.0
     index: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
     """Rows of the observed shapes of the iteration under way."""
+    own: list[dict[str, Any]] = field(default_factory=list)
+    """What each group of parameters has of its own in place of the settings'."""
     _order: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
 
     @classmethod
-    def begin(cls, net: DescriptorNet, starts: Starts, settings: Settings, *, seed: int = 0) -> "Run":
-        """A run at iteration 0. All its randomness comes from `seed` (and the process's rank)."""
-        device = next(net.parameters()).device
-        rate = settings.learning_rate
-        optimizer = torch.optim.Adam(net.parameters(), lr=rate(0) if callable(rate) else rate, betas=settings.betas)
-        generator = torch.Generator(device).manual_seed(seed + 1_000_003 * _rank())
-        averaged = copy.deepcopy(net).requires_grad_(False) if settings.average is not None else None
-        return cls(net, starts, optimizer, generator, averaged)
+    def begin(
+        cls,
+        net: nn.Module,
+        starts: Starts,
+        settings: Settings,
+        *,
+        seed: int = 0,
+        parameters: Iterable[Tensor] | Iterable[dict[str, Any]] | None = None,
+    ) -> Self:
+        """A run at iteration 0, by Adam. All its randomness comes from `seed` (and the process's rank).
+
+        parameters  what is learned, as PyTorch's optimizers take it: tensors, or groups of them. A group's own options
+                    (`lr`, a number or a function of the iteration; `betas`, `weight_decay`, ...) hold for it. By itself
+                    all that requires a gradient is learned
+        """
+        given = list(parameters if parameters is not None else (p for p in net.parameters() if p.requires_grad))
+        if not given:
+            raise ValueError(f"this {type(net).__name__} has no weights to learn: none requires a gradient")
+        groups = [dict(part) if isinstance(part, dict) else {"params": part} for part in given]
+        if not isinstance(given[0], dict):
+            groups = [{"params": given}]
+        own = [{name: value for name, value in group.items() if name != "params"} for group in groups]
+        first = [{name: value(0) if callable(value) else value for name, value in group.items()} for group in groups]
+        device = getattr(net, "device", None) or next(chain(net.parameters(), net.buffers())).device
+        generator = torch.Generator(device).manual_seed(seed + 1_000_003 * rank())
+        averaged = None
+        if settings.average is not None:
+            averaged = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(settings.average)).requires_grad_(False)
+            averaged.n_averaged += 1  # the average begins at the first weights
+        return cls(net, starts, torch.optim.Adam(first), generator, averaged, own=own)
 
     @property
-    def kept(self) -> DescriptorNet:
+    def kept(self) -> nn.Module:
         """The network to keep when all is learned: with averaged weights where they are."""
-        return self.net if self.averaged is None else self.averaged
+        return self.net if self.averaged is None else self.averaged.module
 
-    def state(self) -> dict:
+    @property
+    def _parts(self) -> dict[str, Any]:
+        names = ("net", "averaged", "optimizer", "starts", "generator", "_order", "iteration", "seconds")
+        return {name: getattr(self, name) for name in names}
+
+    def state_dict(self) -> dict[str, Any]:
         """Weights, optimizer, chains, random numbers and counters, as plain tensors and numbers (copies)."""
-        return copy.deepcopy(
-            {
-                "net": self.net.state_dict(),
-                "averaged": self.averaged.state_dict() if self.averaged is not None else None,
-                "optimizer": self.optimizer.state_dict(),
-                "starts": self.starts.state(),
-                "generator": self.generator.get_state(),
-                "order": self._order,
-                "iteration": self.iteration,
-                "seconds": self.seconds,
-            }
-        )
+        return capture(self._parts)
 
-    def restore(self, state: dict) -> None:
-        """Go back to where `state()` was taken; `state` itself stays as it is."""
-        state = copy.deepcopy(state)
-        self.net.load_state_dict(state["net"])
-        if self.averaged is not None and state["averaged"] is not None:
-            self.averaged.load_state_dict(state["averaged"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.starts.restore(state["starts"])
-        self.generator.set_state(state["generator"].cpu())
-        self._order = state["order"].to(self.generator.device)
-        self.iteration, self.seconds = state["iteration"], state["seconds"]
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to where `state_dict()` was taken; `state` itself stays as it is."""
+        for name, value in reinstate(self._parts, state).items():
+            setattr(self, name, value)
+
+    def follow(self, settings: Settings) -> None:
+        """Give the optimizer the numbers of this iteration."""
+        wanted: dict[str, Any] = {"lr": settings.learning_rate, "betas": settings.betas}
+        for k, group in enumerate(self.optimizer.param_groups):
+            numbers = wanted | (self.own[k] if self.own else {})
+            now = {name: value(self.iteration) if callable(value) else value for name, value in numbers.items()}
+            group.update({name: value for name, value in now.items() if name in group})
+
+    def belongs(self, data: Tensor) -> dict[str, Any]:
+        """What a checkpoint of this run belongs to."""
+        numbers = {k: v for k, v in vars(self.starts).items() if isinstance(v, (int, float, str)) and k[0] != "_"}
+        return {
+            "network": described(self.net),
+            "starts": f"{type(self.starts).__name__} {numbers}",
+            "data": f"{tuple(data.shape)} {fingerprint(data)}",
+            "seed": self.generator.initial_seed(),
+            "average": self.averaged is not None,
+        }
 
     def next_batch(self, num_shapes: int, size: int) -> Tensor:
         """Row numbers of the next mini-batch: every shape once an epoch, in a fresh order each."""
@@ -167,7 +203,7 @@ class Record(NamedTuple):
 
 
 def learning_gradient(
-    net: DescriptorNet,
+    net: nn.Module,
     observed: Tensor,
     synthesized: Tensor,
     *,
@@ -183,7 +219,7 @@ def learning_gradient(
     shapes = torch.cat([observed, synthesized])
     counts = torch.tensor([len(observed), len(synthesized)], device=shapes.device, dtype=shapes.dtype)
     sizes = [len(observed), len(synthesized)]
-    if _world() > 1:
+    if world() > 1:
         dist.all_reduce(counts)
     if not bool((counts > 0).all()):
         raise ShapeError("eq. (8) compares observed with synthesized shapes: there must be at least one of each")
@@ -191,17 +227,20 @@ def learning_gradient(
     weight, penalty = share.clone(), 2 * energy_penalty * share  # the loss is sum_i weight_i E_i + penalty_i E_i^2 / 2
     weight[len(observed) :].neg_()
     if frozen is None:
-        energies = net.energy(shapes)
+        energies = check_energies(net(shapes), shapes)
         net.zero_grad(set_to_none=True)
         ((weight + penalty * energies / 2) * energies).sum().backward()
     else:
         energies, gradients = frozen.learning_gradient(shapes, weight, penalty)
         for name, parameter in net.named_parameters():
-            parameter.grad = gradients[name]
-    if _world() > 1:
+            parameter.grad = gradients[name] if parameter.requires_grad else None
+    if world() > 1:
         for parameter in net.parameters():
-            dist.all_reduce(parameter.grad)
-    return energies.detach().split(sizes)
+            if parameter.requires_grad:
+                parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                dist.all_reduce(parameter.grad)
+    e_observed, e_synthesized = energies.detach().split(sizes)
+    return e_observed, e_synthesized
 
 
 def learning_step(
@@ -212,20 +251,16 @@ def learning_step(
     energies = learning_gradient(run.net, observed, synthesized, energy_penalty=penalty, frozen=frozen)
     limit = math.inf if settings.max_gradient is None else settings.max_gradient
     norm = torch.nn.utils.clip_grad_norm_(run.net.parameters(), limit)
-    if callable(settings.learning_rate):
-        for group in run.optimizer.param_groups:
-            group["lr"] = settings.learning_rate(run.iteration)
+    run.follow(settings)
     run.optimizer.step()
-    if run.averaged is not None and settings.average is not None:
-        with torch.no_grad():
-            for mean, now in zip(run.averaged.parameters(), run.net.parameters(), strict=True):
-                mean.lerp_(now, 1 - settings.average)
+    if run.averaged is not None:
+        run.averaged.update_parameters(run.net)
     return *energies, norm
 
 
 def learn(
     run: Run,
-    shapes: Tensor,
+    data: Tensor,
     settings: Settings,
     *,
     checkpoint: str | Path | None = None,
@@ -234,40 +269,51 @@ def learn(
 ) -> Iterator[Record]:
     """Algorithm 1 as an iterator: yields a `Record` after each iteration, from `run.iteration` to the last.
 
-    shapes       all observed shapes, centred (N, 1, R, R, R)
+    data         all observed shapes, centred (N, 1, R, R, R); for a network of another kind what it takes, (N, ...)
     checkpoint   a file: where it exists the run resumes from it, bit-equal; it is rewritten every `save_every`
                  iterations and at the end
     batches      gives the rows of the next mini-batch; by itself every shape comes once an epoch, in a fresh order
 
-    Raises `DivergedError` when energies or chains stop being finite, carrying the last good `state` (and `checkpoint`).
+    Raises `DivergedError` when energies or chains stop being finite, carrying the last good `state` (and `checkpoint`),
+    and `CheckpointError` for a file of another run.
     """
-    check_shapes(shapes, name="the observed shapes", resolution=run.net.architecture.resolution)
-    if save_every < 1:
-        raise ValueError(f"save_every must be at least 1, not {save_every}")
-    if settings.batch_size > len(shapes):
-        raise ShapeError(f"batch_size is {settings.batch_size}, but there are only {len(shapes)} observed shapes")
-    device, bounds = run.generator.device, run.net.bounds
-    shapes = shapes.to(device)
-    if checkpoint is not None and Path(checkpoint).exists():
-        resume(checkpoint, run.restore, run.generator.device)
-    good, energy, frozen = run.state(), None, None
-    while run.iteration < settings.num_iterations:
+    yield from resumable(
+        run,
+        learner(run, data, settings, batches=batches),
+        settings.num_iterations,
+        checkpoint=checkpoint,
+        save_every=save_every,
+        belongs=lambda: run.belongs(data),
+        told=vars(settings),
+        device=run.generator.device,
+    )
+
+
+def learner(
+    run: Run, data: Tensor, settings: Settings, *, batches: Callable[[], Tensor] | None = None
+) -> Callable[[], Record]:
+    """One iteration of Algorithm 1, to be called again and again; arguments as those of `learn`."""
+    check_batch(data, name="the observed shapes", resolution=getattr(run.net, "resolution", None))
+    if settings.batch_size > len(data):
+        raise ShapeError(f"batch_size is {settings.batch_size}, but there are only {len(data)} observed shapes")
+    bounds: tuple[float, float] | None = getattr(run.net, "bounds", None)
+    data = data.to(run.generator.device)
+    energy: Any = None
+
+    def iteration() -> Record:
+        nonlocal energy
         began, here = time.perf_counter(), run.iteration
-        if here % save_every == 0:
-            candidate = run.state()
-        run.index = batches() if batches else run.next_batch(len(shapes), settings.batch_size)
-        observed = shapes[run.index]
+        run.index = batches() if batches else run.next_batch(len(data), settings.batch_size)
+        observed = data[run.index]
         y, projection = run.starts.begin(observed, run.index, run.generator)
         if settings.data_noise:
             observed = observed + settings.data_noise * white_noise(observed, run.generator)
             observed = observed if bounds is None else reflect(observed, *bounds)
         if energy is None:
             energy = freeze(run.net, y, num_steps=settings.num_steps, fast=settings.fast)
-            frozen = energy if isinstance(energy, FrozenNet) else None
-        elif frozen is not None:
-            frozen.refresh()
+        frozen = energy.refresh() if isinstance(energy, FrozenNet) else None
         slopes, accepted = [], []
-        chain = langevin(
+        steps = langevin(
             y,
             energy,
             num_steps=settings.num_steps,
@@ -277,64 +323,26 @@ def learn(
             projection=projection,
             generator=run.generator,
         )
-        for y, info in chain:  # noqa: B007
+        for y, info in steps:  # noqa: B007
             slopes.append(info.gradient_norm.mean())
             accepted.append(info.accepted.float().mean())
         e_observed, e_synthesized, norm = learning_step(run, observed, y, settings, frozen=frozen)
         run.starts.learn(y)
         eo, es, slope, acceptance = _means(e_observed, e_synthesized, torch.stack(slopes), torch.stack(accepted))
-        if not math.isfinite(eo + es + slope + float(norm)):
-            raise _diverged(here, eo, es, good, checkpoint)
-        if here % save_every == 0:  # only now is it known that energies are finite at these weights
-            good = candidate
-            if checkpoint is not None:
-                write_state(good, checkpoint)
+        good = math.isfinite(eo + es + slope + float(norm))
+        if good and here + 1 == settings.num_iterations:  # no iteration will come to tell
+            good = all(bool(parameter.isfinite().all()) for parameter in run.net.parameters())
+        if not good:
+            raise DivergedError(
+                f"the run diverged at iteration {here}: energies {eo:.3g} (observed), {es:.3g} (synthesized). Lower "
+                "the learning rate or the step size"
+            )
         run.iteration += 1
         run.seconds += time.perf_counter() - began
-        if run.iteration == settings.num_iterations:
-            if not all(bool(parameter.isfinite().all()) for parameter in run.net.parameters()):
-                raise _diverged(run.iteration, math.nan, math.nan, good, checkpoint)
-            if checkpoint is not None:
-                write_state(run.state(), checkpoint)
         gap = (es - eo) / observed[0].numel()
-        yield Record(run.iteration, es - eo, eo, es, gap, slope, float(norm), acceptance, run.seconds, y)
+        return Record(run.iteration, es - eo, eo, es, gap, slope, float(norm), acceptance, run.seconds, y)
 
-
-def write_state(state: dict, path: str | Path) -> None:
-    """Write a run's state beside `path`, then rename; of several processes the first writes what all of them hold."""
-    states = [state] * _world()
-    if _world() > 1:
-        dist.all_gather_object(states, state)
-    if _rank() == 0:
-        buffer = io.BytesIO()
-        torch.save(states, buffer)
-        with atomic_write(path) as part:
-            part.write_bytes(buffer.getbuffer())
-
-
-def read_state(path: str | Path, device: torch.device | str = "cpu") -> dict:
-    """This process's state in a file of `write_state`; raises ValueError naming a file that is not one."""
-    try:
-        states = torch.load(path, map_location=device, weights_only=True)
-        if not isinstance(states, list) or not states or not all(isinstance(state, dict) for state in states):
-            raise TypeError(f"it holds a {type(states).__name__}, not a list of states")
-    except Exception as error:
-        raise ValueError(f"{path} is not a checkpoint of a learning run: delete it to begin anew") from error
-    if len(states) != _world():
-        raise ValueError(f"{path} was written by {len(states)} processes, and these are {_world()}: start as many")
-    return states[_rank()]
-
-
-def resume(checkpoint: str | Path, restore: Callable[[dict], None], device: torch.device | str = "cpu") -> None:
-    """Read a checkpoint and hand it to `restore`; raises ValueError naming one that belongs to another run."""
-    state = read_state(checkpoint, device)
-    try:
-        restore(state)
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{checkpoint} is the checkpoint of another run (network, starts or settings differ): "
-            "give this run a file of its own"
-        ) from error
+    return iteration
 
 
 def _means(e_observed: Tensor, e_synthesized: Tensor, slopes: Tensor, accepted: Tensor) -> list[float]:
@@ -342,25 +350,7 @@ def _means(e_observed: Tensor, e_synthesized: Tensor, slopes: Tensor, accepted: 
     n, m = len(e_observed), len(e_synthesized)
     numbers = [e_observed.sum(), e_synthesized.sum(), slopes.mean() * m, accepted.mean() * m]
     sums = torch.stack([*numbers, *torch.tensor([n, m], device=slopes.device, dtype=slopes.dtype)])
-    if _world() > 1:
+    if world() > 1:
         dist.all_reduce(sums)
     *totals, n, m = sums.tolist()
     return [total / count for total, count in zip(totals, (n, m, m, m), strict=True)]
-
-
-def _diverged(step: int, eo: float, es: float, good: dict, checkpoint: str | Path | None) -> DivergedError:
-    where = f".state and in {checkpoint}" if checkpoint else ".state"
-    error = DivergedError(
-        f"the run diverged at iteration {step}: energies {eo:.3g} (observed), {es:.3g} (synthesized). The last good "
-        f"state, of iteration {good['iteration']}, is in {where}. Lower the learning rate or the step size"
-    )
-    error.state, error.checkpoint = good, None if checkpoint is None else str(checkpoint)
-    return error
-
-
-def _world() -> int:
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-def _rank() -> int:
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0

@@ -9,7 +9,8 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from dnet_lib.voxels import ShapeError, check_shapes, threshold
+from dnet_lib.errors import ShapeError
+from dnet_lib.voxels import check_shapes, threshold
 
 Measure = Literal["voxels", "iou"]
 

@@ -10,33 +10,62 @@ where P_(s-1) is the law of the expanded samples of the coarser grid and M_s the
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from dnet_lib.energy import DescriptorNet
-from dnet_lib.langevin import DivergedError
-from dnet_lib.learning import Record, Run, Settings, resume, write_state
-from dnet_lib.learning import learn as learn_one
+from dnet_lib.errors import DivergedError, ShapeError
+from dnet_lib.learning import Record, Run, Settings, learner
+from dnet_lib.resuming import resumable
 from dnet_lib.starts import Coarser
-from dnet_lib.voxels import ShapeError, check_shapes, resample
+from dnet_lib.voxels import check_batch, resample
 
 
-def begin(nets: Sequence[DescriptorNet], settings: Sequence[Settings], *, seed: int = 0) -> list[Run]:
-    """One run a grid, coarse to fine, each starting its chains from the samples of the one before."""
-    sizes = [net.architecture.resolution for net in nets]
+def begin_grids(nets: Sequence[nn.Module], settings: Sequence[Settings], *, seed: int = 0) -> list[Run]:
+    """One run a grid, coarse to fine, each starting its chains from the samples of the one before.
+
+    The networks are `DescriptorNet`s, or any whose `resolution` says how many entries each axis of their grid has.
+    """
+    sizes = [_side(net) for net in nets]
     if not sizes or sizes != sorted(set(sizes)) or len(settings) != len(sizes):
         raise ShapeError(f"give the grids from coarse to fine, and settings for each: not {sizes}, {len(settings)}")
     if len({(s.num_iterations, s.batch_size) for s in settings}) > 1:
         raise ValueError("all grids learn from the same mini-batches: num_iterations and batch_size must agree")
     runs: list[Run] = []
     below = None
-    for k, (net, own) in enumerate(zip(nets, settings, strict=True)):
-        below = Coarser(net.architecture.resolution, below)
+    for k, (net, size, own) in enumerate(zip(nets, sizes, settings, strict=True)):
+        below = Coarser(size, below)
         runs.append(Run.begin(net, below, own, seed=seed + k))
     return runs
 
 
-def learn(
+def _side(net: nn.Module) -> int:
+    side = getattr(net, "resolution", None)
+    if not isinstance(side, int):
+        raise ShapeError(f"a grid's network must say its `resolution`, a whole number; {type(net).__name__} does not")
+    return side
+
+
+class Grids:
+    """The runs of all grids as one: they are kept, and resumed, together."""
+
+    def __init__(self, runs: Sequence[Run]):
+        self.runs = runs
+
+    @property
+    def iteration(self) -> int:
+        """Iterations that all grids have done."""
+        return self.runs[-1].iteration
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"grids": [run.state_dict() for run in self.runs], "iteration": self.iteration}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for run, own in zip(self.runs, state["grids"], strict=True):
+            run.load_state_dict(own)
+
+
+def learn_grids(
     runs: Sequence[Run],
     shapes: Tensor,
     settings: Sequence[Settings],
@@ -46,48 +75,41 @@ def learn(
 ) -> Iterator[tuple[Record, ...]]:
     """Algorithm 2 as an iterator: all grids learn at once; yields a `Record` a grid after each iteration.
 
-    runs         of `begin`, coarse to fine
+    runs         of `begin_grids`, coarse to fine
     shapes       all observed shapes, centred (N, 1, R, R, R), of the finest grid or finer
     checkpoint   a file: where it exists the runs resume from it; it is rewritten every `save_every` iterations
 
     Raises `DivergedError`, as `dnet_lib.learning.learn`, naming the grid; its `state` is that of all grids.
     """
-    check_shapes(shapes, name="the observed shapes")
+    check_batch(shapes, name="the observed shapes")
+    coarsest, grids = runs[0], {f"{_side(run.net)}^3": run for run in runs}
+    turns = {
+        name: learner(
+            run,
+            resample(shapes, _side(run.net)),
+            own,
+            batches=None if run is coarsest else lambda: coarsest.index,
+        )
+        for (name, run), own in zip(grids.items(), settings, strict=True)
+    }
 
-    def state() -> dict:
-        return {"grids": [run.state() for run in runs]}
+    def step() -> tuple[Record, ...]:
+        records = []
+        for name, turn in turns.items():
+            try:
+                records.append(turn())
+            except DivergedError as error:
+                error.add_note(f"on the grid of {name}")
+                raise
+        return tuple(records)
 
-    def restore(state: dict) -> None:
-        for run, own in zip(runs, state["grids"], strict=True):
-            run.restore(own)
-
-    if checkpoint is not None and Path(checkpoint).exists():
-        resume(checkpoint, restore, runs[0].generator.device)
-    good = candidate = state()
-    loops = [_grid(run, shapes, own, runs[0], save_every) for run, own in zip(runs, settings, strict=True)]
-    try:
-        for records in zip(*loops, strict=True):
-            done = records[0].iteration
-            if (done - 1) % save_every == 0:  # only now is it known that energies are finite at these weights
-                good = candidate
-                if checkpoint is not None:
-                    write_state(good, checkpoint)
-            if done % save_every == 0:
-                candidate = state()
-            if checkpoint is not None and done == settings[0].num_iterations:
-                write_state(state(), checkpoint)
-            yield records
-    except DivergedError as error:
-        error.state, error.checkpoint = good, None if checkpoint is None else str(checkpoint)
-        raise
-
-
-def _grid(run: Run, shapes: Tensor, settings: Settings, first: Run, save_every: int) -> Iterator[Record]:
-    """The loop of one grid, with the mini-batches of the coarsest."""
-    resolution = run.net.architecture.resolution
-    batches = None if run is first else lambda: first.index
-    try:
-        yield from learn_one(run, resample(shapes, resolution), settings, save_every=save_every, batches=batches)
-    except DivergedError as error:
-        error.add_note(f"on the grid of {resolution}^3")
-        raise
+    yield from resumable(
+        Grids(runs),
+        step,
+        settings[0].num_iterations,
+        checkpoint=checkpoint,
+        save_every=save_every,
+        belongs=lambda: {f"{name} {k}": v for name, run in grids.items() for k, v in run.belongs(shapes).items()},
+        told={f"{name} {k}": v for name, own in zip(grids, settings, strict=True) for k, v in vars(own).items()},
+        device=coarsest.generator.device,
+    )

@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from dnet_lib.voxels import ShapeError, check_scale, down_scale, up_scale
+from dnet_lib.errors import ShapeError
+from dnet_lib.voxels import check_scale, down_scale, up_scale
 
 Projection = Callable[[Tensor], Tensor]
 

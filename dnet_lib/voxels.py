@@ -2,21 +2,48 @@
 
 A batch of shapes is a float tensor of shape (N, 1, R, R, R). *Occupancy* lies in [0, 1]; *centred* shapes have the
 training set's scalar voxel mean subtracted. The axes are (y, x, z) of 3D ShapeNets: the last one points up.
+
+What changes the resolution works along the axes after the first two, so on signals (N, C, L) and images too; of points
+(N, D) it takes the D coordinates for such an axis.
 """
 
+from collections.abc import Callable
 from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dnet_lib.errors import ShapeError
+
 Kind = Literal["half", "cube", "behind"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 """What `hide` can hide beside a random share."""
 
 
-class ShapeError(ValueError):
-    """A batch of shapes that is not what was asked for; the message names what is wrong and what is expected."""
+def sides(y: Tensor) -> tuple[int, ...]:
+    """Lengths of the grid's axes: those after the first two, of points (N, D) the D coordinates."""
+    return tuple(y.shape[2:] or y.shape[1:])
+
+
+def per_item(values: Tensor, like: Tensor) -> Tensor:
+    """One value for each of a batch's items, (N,), in the form (N, 1, ..., 1) that meets the batch `like`."""
+    return values.view(-1, *[1] * (like.ndim - 1))
+
+
+def check_batch(y: Tensor, *, name: str = "data", resolution: int | None = None) -> Tensor:
+    """Return `y` if it is a batch (N, ...) of finite floats, else raise `ShapeError`.
+
+    With `resolution` every axis of its grid must have so many entries.
+    """
+    if not isinstance(y, Tensor) or not y.is_floating_point() or y.ndim < 2 or y.numel() == 0:
+        found = f"{y.dtype} {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
+        raise ShapeError(f"{name} must be a non-empty float tensor (N, ...), not {found}: convert with .float()")
+    if resolution is not None and any(side != resolution for side in sides(y)):
+        raise ShapeError(f"{name} must have {resolution} entries along each axis of its grid, not {tuple(y.shape)}")
+    if not bool(torch.isfinite(y).all()):
+        raise ShapeError(f"{name} contains NaN or infinite values")
+    return y
 
 
 def check_shapes(y: Tensor, *, name: str = "shapes", resolution: int | None = None) -> Tensor:
@@ -26,13 +53,9 @@ def check_shapes(y: Tensor, *, name: str = "shapes", resolution: int | None = No
         raise ShapeError(f"{name} must be a float tensor (N, 1, R, R, R), not {kind}: convert with .float()")
     if y.ndim != 5 or y.shape[1] != 1 or not y.shape[2] == y.shape[3] == y.shape[4]:
         raise ShapeError(f"{name} must have shape (N, 1, R, R, R), not {tuple(y.shape)}")
-    if y.shape[0] == 0 or y.shape[2] == 0:
-        raise ShapeError(f"{name} is empty: {tuple(y.shape)}")
     if resolution is not None and y.shape[2] != resolution:
         raise ShapeError(f"{name} must be {resolution}^3 voxels, not {y.shape[2]}^3")
-    if not bool(torch.isfinite(y).all()):
-        raise ShapeError(f"{name} contains NaN or infinite voxels")
-    return y
+    return check_batch(y, name=name)
 
 
 def check_scale(scale: int) -> int:
@@ -42,19 +65,23 @@ def check_scale(scale: int) -> int:
     return scale
 
 
+POOLS: tuple[Callable[[Tensor, int], Tensor], ...] = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)
+
+
 def down_scale(y: Tensor, scale: int) -> Tensor:
-    """The low-resolution version C Y: each block of scale^3 voxels becomes its mean.
+    """The low-resolution version C Y: each block of `scale` entries along each axis becomes its mean.
 
     (N, 1, R, R, R) -> (N, 1, R/scale, R/scale, R/scale). Section 4.2 and 6.3 of the paper.
     """
-    if y.shape[-1] % check_scale(scale):
-        raise ShapeError(f"a grid of {y.shape[-1]}^3 voxels cannot be cut into blocks of {scale}^3")
-    return F.avg_pool3d(y, scale)
+    if any(side % check_scale(scale) for side in sides(y)):
+        cells, block = (f"{side}^{len(sides(y))}" for side in (y.shape[-1], scale))
+        raise ShapeError(f"a grid of {cells} voxels cannot be cut into blocks of {block}")
+    return POOLS[y.ndim - 3](y, scale) if y.ndim > 2 else down_scale(y[:, None], scale)[:, 0]
 
 
 def up_scale(y: Tensor, scale: int) -> Tensor:
-    """The pseudo-inverse of `down_scale`: each voxel is expanded into a block of scale^3 equal ones."""
-    for axis in (2, 3, 4):
+    """The pseudo-inverse of `down_scale`: each voxel is expanded into a block of equal ones."""
+    for axis in range(min(2, y.ndim - 1), y.ndim):
         y = y.repeat_interleave(check_scale(scale), dim=axis)
     return y
 
@@ -96,7 +123,9 @@ def resample(y: Tensor, resolution: int) -> Tensor:
     new = torch.arange(resolution, device=y.device, dtype=torch.float64)[:, None] / resolution
     overlap = torch.minimum(old + 1 / side, new + 1 / resolution) - torch.maximum(old, new)
     share = (overlap.clamp(min=0) * resolution).to(y.dtype)  # (resolution, side), rows sum to 1
-    return torch.einsum("ncxyz,ax,by,dz->ncabd", y, share, share, share)
+    for axis in range(min(2, y.ndim - 1), y.ndim):
+        y = (y.movedim(axis, -1) @ share.T).movedim(-1, axis)
+    return y.contiguous()
 
 
 def coarsen(occupancy: Tensor, scale: int, *, filled: float = 0.25) -> Tensor:
@@ -144,10 +173,10 @@ def uncentre(centred: Tensor, mean: float) -> Tensor:
 def corrupt(
     y: Tensor, share: float, *, fill: float = 0.0, generator: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Hide a random share of the voxels of each shape (section 6.2).
+    """Hide a random share of the voxels of each shape, or of the entries of each item of a batch (section 6.2).
 
-    Returns the corrupted shapes, hidden voxels set to `fill`, and the boolean mask `hidden` (N, 1, R, R, R) that is
-    True where a voxel is hidden. Exactly round(share * R^3) voxels of each shape are hidden.
+    Returns the corrupted shapes, hidden voxels set to `fill`, and the boolean mask `hidden`, like y, that is True where
+    a voxel is hidden. Exactly round(share * R^3) voxels of each shape are hidden.
     """
     if not 0 <= share <= 1:
         raise ShapeError(f"the share of hidden voxels must lie in [0, 1], not {share}")
@@ -159,15 +188,15 @@ def corrupt(
 def fill_hidden(y: Tensor, hidden: Tensor) -> Tensor:
     """Shapes whose hidden voxels are set to the mean of the same shape's visible ones (0 where none is visible).
 
-    Shapes (N, 1, R, R, R) of any range; `hidden` boolean, True where a voxel is hidden. Hidden voxels are not read, and
-    may hold anything, NaN too.
+    Shapes (N, 1, R, R, R), or any batch (N, ...), of any range; `hidden` boolean, True where a voxel is hidden. Hidden
+    voxels are not read, and may hold anything, NaN too.
     """
     if hidden.dtype != torch.bool or hidden.shape != y.shape:
         raise ShapeError(f"`hidden` must be a boolean mask {tuple(y.shape)}, not {hidden.dtype} {tuple(hidden.shape)}")
     seen = y.masked_fill(hidden, 0)
     count = (~hidden).flatten(1).sum(1).clamp(min=1)
     mean = seen.flatten(1).sum(1) / count
-    return torch.where(hidden, mean.view(-1, 1, 1, 1, 1), seen)
+    return torch.where(hidden, per_item(mean, y), seen)
 
 
 def hide(y: Tensor, kind: Kind, *, generator: torch.Generator | None = None) -> Tensor:

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from dnet_lib.checkpoints import Pretrained
+from dnet_lib.errors import ShapeError
 from dnet_lib.fast import freeze
 from dnet_lib.generator import GeneratorNet, latents
 from dnet_lib.langevin import langevin
 from dnet_lib.projections import hidden_voxels
 from dnet_lib.viz import MimeBundle, Scene, mime_bundle, show
-from dnet_lib.voxels import Kind, ShapeError, centre, check_shapes, corrupt, fill_hidden, hide, uncentre
+from dnet_lib.voxels import Kind, centre, check_shapes, corrupt, fill_hidden, hide, uncentre
 
 PLACES: dict[str, Kind | None] = {"anywhere": None, "in one half": "half", "in a cube": "cube", "behind": "behind"}
 """Where voxels are hidden: the panel's words for the whole grid and for each kind of `hide`."""

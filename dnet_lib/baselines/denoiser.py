@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from dnet_lib.checkpoints import read_tensors, shipped, write_tensors
-from dnet_lib.learning import read_state, write_state
+from dnet_lib.checkpoints import shipped
+from dnet_lib.files import read_tensors, weights, with_weights, write_tensors
+from dnet_lib.resuming import Parts, described, fingerprint, resumable
 from dnet_lib.voxels import check_shapes, corrupt, threshold
 
 CHANNELS = (32, 48, 64)
 FORMAT = "dnet_lib denoiser 1"
-SAVE_EVERY = 50
 
 
 class AutoEncoder(nn.Module):
@@ -73,7 +73,7 @@ class Denoiser:
 
 def save_denoiser(path: str | Path, denoiser: Denoiser) -> None:
     """Write its weights in half precision as one safetensors file, beside and renamed."""
-    write_tensors(path, {k: t.half() for k, t in denoiser.net.state_dict().items()}, {"format": FORMAT})
+    write_tensors(path, FORMAT, weights(denoiser.net, half=True))
 
 
 def load_denoiser(name: str | Path, *, device: torch.device | str = "cpu") -> Denoiser:
@@ -83,9 +83,9 @@ def load_denoiser(name: str | Path, *, device: torch.device | str = "cpu") -> De
     """
     path = Path(name) if Path(name).suffix else shipped(f"baselines/denoiser_{name}")
     with read_tensors(path, FORMAT, device=device) as (tensors, _):
-        net = AutoEncoder().to(device)
-        net.load_state_dict({k: t.float() for k, t in tensors.items()})
-        return Denoiser(net.eval().requires_grad_(False))
+        with torch.device("meta"):
+            net = AutoEncoder()
+        return Denoiser(with_weights(net, tensors))
 
 
 def _seen(y: Tensor, hidden: Tensor) -> Tensor:
@@ -113,16 +113,9 @@ def learn_to_denoise(
     generator = torch.Generator(shapes.device).manual_seed(seed)
     optimizer = torch.optim.Adam(net.parameters(), lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, num_iterations))
-    parts: dict[str, Any] = {"net": net, "optimizer": optimizer, "schedule": schedule}
-    first = 0
-    if checkpoint is not None and Path(checkpoint).exists():
-        state = read_state(checkpoint, shapes.device)
-        for name, part in parts.items():
-            part.load_state_dict(state[name])
-        generator.set_state(state["generator"].cpu())
-        first = state["iteration"]
-    net.train()
-    for done in range(first + 1, num_iterations + 1):
+    run = Parts(net=net.train(), optimizer=optimizer, schedule=schedule, generator=generator)
+
+    def step() -> tuple[int, float]:
         rows = torch.randint(len(shapes), (batch_size,), generator=generator, device=shapes.device)
         y = shapes[rows]
         _, hidden = corrupt(y, share, generator=generator)
@@ -131,7 +124,21 @@ def learn_to_denoise(
         loss.backward()
         optimizer.step()
         schedule.step()
-        if checkpoint is not None and (done % SAVE_EVERY == 0 or done == num_iterations):
-            state = {name: part.state_dict() for name, part in parts.items()}
-            write_state(state | {"generator": generator.get_state(), "iteration": done}, checkpoint)
-        yield done, loss.item()
+        run.iteration += 1
+        return run.iteration, loss.item()
+
+    yield from resumable(
+        run,
+        step,
+        num_iterations,
+        checkpoint=checkpoint,
+        late=False,
+        belongs=lambda: {
+            "network": described(net),
+            "data": fingerprint(shapes),
+            "seed": seed,
+            "iterations": num_iterations,
+            "share": share,
+        },
+        device=shapes.device,
+    )

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
-from dnet_lib.checkpoints import RESULTS, CheckpointError, load_results
-from dnet_lib.presets import PAPER_TABLES
-from dnet_lib.reproduce.record import JUDGES
+from dnet_lib.checkpoints import RESULTS, load_results
+from dnet_lib.errors import CheckpointError
+from dnet_lib.paper import PAPER_TABLES
 
+JUDGES = {"voxnet": "", "views": "_views"}
+"""The judges, and what ends the names of their numbers in results."""
 METRICS = {"table1": "inception_score", "table2": "class_probability", "table3": "class_error"}
 
 Row = tuple[str | float, ...]

@@ -1,21 +1,21 @@
 """The frozen-weight fast path: a `DescriptorNet` whose weights stand still, with the same energy and gradient for less.
 
 During a chain the weights do not change, so whatever is done to them once is shared by all its steps. `FrozenNet`
-transforms the weights of each convolution once and then evaluates it, and its gradient, as `dnet_lib.convolutions`
+transforms the weights of each convolution once and then evaluates it, and its gradient, as `fast.convolutions`
 explains: by Toom-Cook, by DFT, or directly, whichever `cost` counts as cheapest. There is no autograd in it, and no
 large tensor is allocated from step to step.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from dnet_lib.convolutions import Choice, Direct, Geometry, Separable, candidates
 from dnet_lib.energy import DescriptorNet, Energy, SameConv3d
-from dnet_lib.voxels import ShapeError
+from dnet_lib.errors import ShapeError, StaleError
+from dnet_lib.fast.convolutions import Choice, Direct, Geometry, Separable, candidates
 
 aten = torch.ops.aten
 BUFFERS, WEIGHTS = 2**29, 2**29
@@ -28,10 +28,6 @@ DOUBT = 0.75
 """An algorithm must count at most this share of the direct convolution: counts err."""
 FEW_STEPS, WORTH = 4, 0.05
 """Fewer steps, or a convolution that takes fewer seconds in all of them, are not worth the count."""
-
-
-class StaleError(RuntimeError):
-    """The network's weights have changed since they were frozen: call `refresh()`."""
 
 
 def geometry(conv: SameConv3d) -> Geometry:
@@ -86,8 +82,11 @@ def plan(geometries: tuple[Geometry, ...], chains: int, num_steps: int) -> tuple
     return tuple(choices), min(chains, max(1, BUFFERS // room))
 
 
-ACTIVATE = {"relu": lambda a, out: torch.clamp_min(a, 0, out=out), "silu": lambda a, out: aten.silu.out(a, out=out)}
-SLOPE = {  # the gradient with respect to a, written over a
+ACTIVATE: dict[str, Callable[..., Tensor]] = {
+    "relu": lambda a, out: torch.clamp_min(a, 0, out=out),
+    "silu": lambda a, out: aten.silu.out(a, out=out),
+}
+SLOPE: dict[str, Callable[..., Tensor]] = {  # the gradient with respect to a, written over a
     "relu": lambda g, a: aten.threshold_backward.grad_input(g, a, 0, grad_input=a),
     "silu": lambda g, a: aten.silu_backward.grad_input(g, a, grad_input=a),
 }
@@ -112,9 +111,9 @@ class FrozenNet:
             raise ShapeError("only a float32 network can be frozen: use the network itself, or net.float()")
         geometries = tuple(map(geometry, net.convolutions))
         planned, self.block = plan(geometries, num_chains, num_steps)
-        device, self.net, self.num_steps = net.dense.weight.device, net, num_steps
+        device, self.net, self.num_steps = net.device, net, num_steps
         self.layers = [make(g, choice, device) for g, choice in zip(geometries, choices or planned, strict=True)]
-        self.activate, self.slope = ACTIVATE[net.architecture.activation], SLOPE[net.architecture.activation]
+        self.activation = net.architecture.activation
         self.refresh()
 
     @property
@@ -164,12 +163,13 @@ class FrozenNet:
     @torch.no_grad()
     def energy_and_gradient(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """E(Y) (N,) and dE/dY (like y)."""
-        s, scores, gradient = self.net.architecture.s, [], torch.empty_like(y)
+        s, gradient = self.net.architecture.s, torch.empty_like(y)
+        scores: list[Tensor] = []
         for part, out in zip(self._blocks(y), self._blocks(gradient), strict=True):
             score, gave, _ = self._forward(part)
             g = self.dense[:, :, :, None].expand_as(gave[-1])
             for layer, a in zip(reversed(self.layers), reversed(gave), strict=True):
-                g = layer.backward(self.slope(g, a))
+                g = layer.backward(SLOPE[self.activation](g, a))
             g = g.permute(3, 4, 0, 1, 2)
             torch.neg(g, out=out) if s is None else torch.sub(part / s**2, g, out=out)
             scores.append(score)
@@ -188,7 +188,7 @@ class FrozenNet:
             total["dense.weight"] += (last * up).sum(3).permute(3, 0, 1, 2).reshape(1, -1)
             g = self.dense[:, :, :, None] * up
             for k in reversed(range(len(self.layers))):
-                da = self.slope(g, gave[k])
+                da = SLOPE[self.activation](g, gave[k])
                 total[f"layers.{k}.bias"] += da.sum((0, 1, 2, 3))
                 total[f"layers.{k}.weight"] += self.layers[k].weight_gradient(da)
                 g = self.layers[k].backward(da) if k else g
@@ -207,12 +207,14 @@ class FrozenNet:
 
     def _forward(self, y: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
         """The scores; what each convolution gave; the last feature maps. Maps are (X, Y, Z, N, channels)."""
-        h, gave = y.permute(2, 3, 4, 0, 1), []
+        h, gave = y.permute(2, 3, 4, 0, 1), list[Tensor]()
         for layer in self.layers:
             layer.begin(len(y))
         for layer, after in zip(self.layers, [*self.layers[1:], None], strict=True):
             gave.append(layer.forward(h))
-            h = self.activate(gave[-1], after.x if isinstance(after, Separable) else torch.empty_like(gave[-1]))
+            h = ACTIVATE[self.activation](
+                gave[-1], after.x if isinstance(after, Separable) else torch.empty_like(gave[-1])
+            )
         return self.net.dense(h.permute(3, 4, 0, 1, 2).flatten(1)).squeeze(1), gave, h
 
 

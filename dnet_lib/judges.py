@@ -5,11 +5,11 @@ different ways: `VoxNet` convolves the voxels themselves, `ViewNet` sees six dep
 conclusion does not hang on the judge.
 """
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,9 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dnet_lib.checkpoints import CheckpointError, read_tensors, shipped, write_tensors
+from dnet_lib.checkpoints import shipped
 from dnet_lib.energy import SameConv3d
-from dnet_lib.learning import read_state, write_state
+from dnet_lib.errors import CheckpointError
+from dnet_lib.files import read_tensors, weights, with_weights, write_tensors
+from dnet_lib.resuming import Parts, described, fingerprint, resumable
 from dnet_lib.voxels import check_shapes, threshold
 
 FORMAT = "dnet_lib judge 1"
@@ -44,7 +46,8 @@ class VoxNet(nn.Module):
                 nn.init.kaiming_normal_(layer.weight)
 
     def forward(self, occupancy: Tensor) -> Tensor:
-        return self.layers(occupancy)
+        logits: Tensor = self.layers(occupancy)
+        return logits
 
 
 class ViewNet(nn.Module):
@@ -68,7 +71,8 @@ class ViewNet(nn.Module):
     def forward(self, occupancy: Tensor) -> Tensor:
         views = depth_views(occupancy)
         h = self.features(views.flatten(0, 1)).view(len(views), 6, -1)
-        return self.head(torch.cat([h[:, :4].amax(1), h[:, 4], h[:, 5]], dim=1))
+        logits: Tensor = self.head(torch.cat([h[:, :4].amax(1), h[:, 4], h[:, 5]], dim=1))
+        return logits
 
 
 NETS: dict[str, Callable[[int], nn.Module]] = {"voxnet": VoxNet, "views": ViewNet}
@@ -197,25 +201,18 @@ def fit(
     device = next(net.parameters()).device
     generator = torch.Generator().manual_seed(seed)
     x, y = voxels[~held_out], labels[~held_out]
-    weights = y.bincount().float().rsqrt()[y]
+    frequency = y.bincount().float().rsqrt()[y]
     num_batches = math.ceil(len(x) / batch_size)
     optimizer = torch.optim.AdamW(net.parameters(), lr=learning_rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=num_epochs * num_batches)
-    epochs: list[Epoch] = []
-    parts: dict[str, Any] = {"net": net, "optimizer": optimizer, "schedule": schedule}
-    if checkpoint is not None and Path(checkpoint).exists():
-        state = read_state(checkpoint)
-        for name, part in parts.items():
-            part.load_state_dict(state[name])
-        generator.set_state(state["generator"])
-        torch.set_rng_state(state["dropout"])
-        epochs = [Epoch(*epoch) for epoch in state["epochs"]]
-    yield from epochs
-    for number in range(len(epochs) + 1, num_epochs + 1):
+    random = {"generator": generator, "dropout": torch.default_generator}
+    run = Parts(net=net, optimizer=optimizer, schedule=schedule, epochs=[], **random)
+
+    def step() -> None:
         began = time.perf_counter()
         net.train()
         loss_sum, right = 0.0, 0
-        for rows in torch.multinomial(weights, num_batches * batch_size, True, generator=generator).split(batch_size):
+        for rows in torch.multinomial(frequency, num_batches * batch_size, True, generator=generator).split(batch_size):
             target = y[rows].to(device)
             logits = net(vary(x[rows], generator).to(device))
             loss = F.cross_entropy(logits, target, label_smoothing=0.05)
@@ -229,14 +226,20 @@ def fit(
         logits, target = turned_logits(net, voxels[held_out]), labels[held_out].to(device)
         right_held_out, held_out_loss = (logits.argmax(1) == target).float().mean(), F.cross_entropy(logits, target)
         accuracy = right / (num_batches * batch_size)
-        seconds = time.perf_counter() - began + (epochs[-1].seconds if epochs else 0)
-        epochs.append(Epoch(number, loss_sum, accuracy, right_held_out.item(), held_out_loss.item(), seconds))
-        if checkpoint is not None:
-            state = {name: part.state_dict() for name, part in parts.items()}
-            remembered = [tuple(epoch) for epoch in epochs]
-            state |= {"generator": generator.get_state(), "dropout": torch.get_rng_state(), "epochs": remembered}
-            write_state(state, checkpoint)
-        yield epochs[-1]
+        seconds = time.perf_counter() - began + (run.epochs[-1][-1] if run.epochs else 0)
+        run.iteration += 1
+        numbers = loss_sum, accuracy, right_held_out.item(), held_out_loss.item(), seconds
+        run.epochs.append((run.iteration, *numbers))
+
+    about = {"network": described(net), "data": fingerprint(x, y), "seed": seed, "epochs": num_epochs}
+    epochs = resumable(
+        run, step, num_epochs, checkpoint=checkpoint, save_every=1, late=False, belongs=lambda: about, device=device
+    )
+    yielded = 0
+    for _ in chain(epochs, [None]):
+        for epoch in run.epochs[yielded:]:
+            yielded += 1
+            yield Epoch(*epoch)
 
 
 def calibrate(logits: Tensor, labels: Tensor) -> float:
@@ -253,7 +256,7 @@ def calibrate(logits: Tensor, labels: Tensor) -> float:
         loss.backward()
         return loss
 
-    optimizer.step(closure)  # type: ignore[arg-type]
+    optimizer.step(closure)
     return log_t.exp().item()
 
 
@@ -272,8 +275,7 @@ def reliability(probabilities: Tensor, labels: Tensor, *, bins: int = 10) -> dic
 def save_judge(path: str | Path, judge: Judge) -> None:
     """Write a judge as one safetensors file of half-precision weights, beside and renamed. Its card must be JSON."""
     about = {"name": judge.name, "categories": judge.categories, "temperature": judge.temperature, "card": judge.card}
-    tensors = {k: t.half() if t.is_floating_point() else t for k, t in judge.net.state_dict().items()}
-    write_tensors(path, tensors, {"format": FORMAT, "judge": json.dumps(about)})
+    write_tensors(path, FORMAT, weights(judge.net, half=True), judge=about)
 
 
 def load_judge(name: str | Path = "voxnet", *, device: torch.device | str = "cpu") -> Judge:
@@ -283,10 +285,10 @@ def load_judge(name: str | Path = "voxnet", *, device: torch.device | str = "cpu
     """
     path = Path(name) if Path(name).suffix else shipped(f"judges/{name}")
     with read_tensors(path, FORMAT, device=device) as (tensors, metadata):
-        about = json.loads(metadata["judge"])
+        about = metadata["judge"]
         if about["name"] not in NETS:
             raise CheckpointError(f"{path} holds an unknown judge {about['name']!r}: choose from {', '.join(NETS)}")
-        net = NETS[about["name"]](len(about["categories"])).to(device)
-        net.load_state_dict({k: t.float() if t.is_floating_point() else t for k, t in tensors.items()})
-        net = net.eval().requires_grad_(False)
+        with torch.device("meta"):
+            net = NETS[about["name"]](len(about["categories"]))
+        with_weights(net, tensors)
         return Judge(about["name"], net, tuple(about["categories"]), about["temperature"], about["card"])

@@ -155,7 +155,8 @@ class Direct:
         ones, zeros = [1, 1, 1], [0, 0, 0]
         da, stride = da.permute(3, 4, 0, 1, 2), [self.stride] * 3
         backward = torch.ops.aten.convolution_backward
-        return backward(da, self.h, self.weight, None, stride, zeros, ones, False, zeros, 1, which)[:2]
+        dx, dw, _ = backward(da, self.h, self.weight, None, stride, zeros, ones, False, zeros, 1, which)
+        return dx, dw
 
 
 class Separable:

@@ -1,0 +1,221 @@
+"""One loop that can be interrupted: every learning of the library runs in it.
+
+It owns what such a loop must never get wrong: the last good state, the file that holds it, what that file belongs to,
+and where the run goes on.
+"""
+
+import copy
+import hashlib
+import io
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from dnet_lib.errors import CheckpointError, DivergedError
+from dnet_lib.files import atomic_write
+
+FORMAT = "dnet_lib run 2"
+Record = TypeVar("Record")
+
+
+class Resumable(Protocol):
+    """A run: what one iteration changes, all of it in `state_dict`."""
+
+    @property
+    def iteration(self) -> int:
+        """Iterations done."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Copies of plain tensors, numbers and their containers: enough to go on bit-equal."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to where `state_dict()` was taken; `state` itself stays as it is."""
+
+
+class Parts:
+    """A run of named parts: modules, optimizers, schedules, generators, and plain values that a step may set anew."""
+
+    def __init__(self, **parts: Any):
+        self.iteration = 0
+        self.names = ("iteration", *parts)
+        vars(self).update(parts)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"there is no part {name!r}")
+
+    def state_dict(self) -> dict[str, Any]:
+        return capture({name: getattr(self, name) for name in self.names})
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        vars(self).update(reinstate({name: getattr(self, name) for name in self.names}, state))
+
+
+def capture(parts: Mapping[str, Any]) -> dict[str, Any]:
+    """The states of named parts, copied: of those with a `state_dict`, of generators, and of plain values."""
+    states = {}
+    for name, part in parts.items():
+        own = part.get_state if isinstance(part, torch.Generator) else getattr(part, "state_dict", None)
+        states[name] = part if own is None else own()
+    return copy.deepcopy(states)
+
+
+def reinstate(parts: Mapping[str, Any], states: Mapping[str, Any]) -> dict[str, Any]:
+    """Give named parts back what `capture` took; returns the plain values, which the caller sets. Both are copied."""
+    plain = {}
+    for name, part in parts.items():
+        state = copy.deepcopy(states[name])
+        if isinstance(part, torch.Generator):
+            part.set_state(state.cpu())
+        elif hasattr(part, "load_state_dict"):
+            part.load_state_dict(state)
+        else:
+            plain[name] = state
+    return plain
+
+
+def resumable(
+    run: Resumable,
+    step: Callable[[], Record],
+    num_iterations: int,
+    *,
+    checkpoint: str | Path | None = None,
+    save_every: int = 50,
+    belongs: Callable[[], dict[str, Any]] = dict,
+    told: Mapping[str, Any] | None = None,
+    device: torch.device | str = "cpu",
+    late: bool = True,
+) -> Iterator[Record]:
+    """Iterate `step`, which advances `run` by one iteration, up to `num_iterations`; yields what each step returns.
+
+    checkpoint  a file: where it exists the run goes on from it; it is rewritten every `save_every` iterations and at
+                the end
+    late        write a state only when the iteration after it has shown that it is good; else at once
+    belongs     what the file must belong to for this run to go on from it: data, network, ... (asked once)
+    told        settings that may differ when a run goes on; a warning names those that do
+
+    A `DivergedError` of a step gets the last good state and the checkpoint. Raises `CheckpointError` for a file that is
+    broken or of another run, before anything of it or of the run is changed.
+    """
+    if save_every < 1:
+        raise ValueError(f"save_every must be at least 1, not {save_every}")
+    about = {"belongs": belongs(), "told": plain(told or {})} if checkpoint is not None else {}
+    if checkpoint is not None and Path(checkpoint).exists():
+        resume(run, checkpoint, about, device)
+    good = run.state_dict()
+    while run.iteration < num_iterations:
+        due = late and run.iteration % save_every == 0
+        candidate = run.state_dict() if due else good
+        try:
+            record = step()
+        except DivergedError as error:
+            error.state, error.checkpoint = good, None if checkpoint is None else str(checkpoint)
+            where = f".state and in {checkpoint}" if checkpoint else ".state"
+            error.args = (f"{error}. The last good state, of iteration {good['iteration']}, is in {where}",)
+            raise
+        good, end = candidate, run.iteration == num_iterations
+        if due and checkpoint is not None:
+            write_state(good, checkpoint, about)
+        if checkpoint is not None and (end or (not late and run.iteration % save_every == 0)):
+            write_state(run.state_dict(), checkpoint, about)
+        yield record
+
+
+def resume(run: Resumable, checkpoint: str | Path, about: Mapping[str, Any], device: torch.device | str) -> None:
+    """Let a run go on from its file; a run that is further than the file stays where it is."""
+    state, written = read_state(checkpoint, device)
+    ours, theirs = about["belongs"], written["belongs"]
+    differ = [f"{k}: {theirs.get(k)}, not {ours.get(k)}" for k in {**theirs, **ours} if theirs.get(k) != ours.get(k)]
+    if differ:
+        raise CheckpointError(
+            f"{checkpoint} is the checkpoint of another run ({'; '.join(differ)}): give this run a file of its own"
+        )
+    ours, theirs = about["told"], written["told"]
+    changed = [f"{k} {ours[k]} (before: {theirs[k]})" for k in ours if k in theirs and theirs[k] != ours[k]]
+    if changed:
+        warnings.warn(f"{checkpoint} goes on with other settings: {', '.join(changed)}", stacklevel=3)
+    if state["iteration"] < run.iteration:
+        return
+    before = run.state_dict()
+    try:
+        run.load_state_dict(state)
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        run.load_state_dict(before)
+        raise CheckpointError(
+            f"{checkpoint} is the checkpoint of another run ({error}): give this run a file of its own"
+        ) from error
+
+
+def write_state(state: dict[str, Any], path: str | Path, about: Mapping[str, Any]) -> None:
+    """Write a run's state beside `path`, then rename; of several processes the first writes what all of them hold."""
+    states = [state] * world()
+    if world() > 1:
+        dist.all_gather_object(states, state)
+    if rank() == 0:
+        buffer = io.BytesIO()
+        torch.save({"format": FORMAT, "states": states, **about}, buffer)
+        content = buffer.getvalue()
+        with atomic_write(path) as part:
+            part.write_bytes(content + hashlib.sha256(content).digest())
+
+
+def read_state(path: str | Path, device: torch.device | str = "cpu") -> tuple[dict[str, Any], dict[str, Any]]:
+    """This process's state in a file of `write_state`, and what the file belongs to.
+
+    Raises `CheckpointError` naming a file that is damaged, of an earlier version, or none at all.
+    """
+    content = Path(path).read_bytes()
+    whole = hashlib.sha256(content[:-32]).digest() == content[-32:]
+    try:
+        held = torch.load(io.BytesIO(content[:-32] if whole else content), map_location=device, weights_only=True)
+    except Exception as error:
+        raise CheckpointError(f"{path} is not a checkpoint of a learning run: delete it to begin anew") from error
+    if isinstance(held, list):
+        raise CheckpointError(f"{path} was written by an earlier version of the library: delete it to begin anew")
+    if not whole or not isinstance(held, dict) or held.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is damaged, or no checkpoint of a learning run: delete it to begin anew")
+    states = held.pop("states")
+    if len(states) != world():
+        raise CheckpointError(f"{path} was written by {len(states)} processes, and these are {world()}: start as many")
+    return states[rank()], held
+
+
+def plain(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Settings as text that is the same in every process; functions by their names."""
+    return {
+        name: getattr(value, "__qualname__", "") if callable(value) and not is_dataclass(value) else repr(value)
+        for name, value in settings.items()
+    }
+
+
+def fingerprint(*tensors: Tensor) -> str:
+    """Sixteen digits that stand for tensors: sizes, dtypes and every bit."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def described(net: nn.Module) -> str:
+    """A network's kind and the sizes of its tensors, in few words: which weights fit it."""
+    state = {name: t for name, t in net.state_dict().items() if isinstance(t, Tensor)}
+    sizes = hashlib.sha256(repr([(name, tuple(t.shape)) for name, t in state.items()]).encode()).hexdigest()[:8]
+    return f"{type(net).__name__} of {sum(t.numel() for t in state.values()):,} numbers ({sizes})"
+
+
+def world() -> int:
+    """Number of processes that learn together (torchrun)."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Which of them this one is."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0

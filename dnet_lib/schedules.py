@@ -1,0 +1,27 @@
+"""Numbers that change from iteration to iteration: learning rates and temperatures."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Switch:
+    """`before` during the first `at` iterations, `after` from then on."""
+
+    before: float
+    after: float
+    at: int
+
+    def __call__(self, iteration: int) -> float:
+        return self.before if iteration < self.at else self.after
+
+
+@dataclass(frozen=True)
+class Decay:
+    """A straight line from `first` to `last` at iteration `over`, constant after."""
+
+    first: float
+    last: float
+    over: int
+
+    def __call__(self, iteration: int) -> float:
+        return self.first + (self.last - self.first) * min(iteration / self.over, 1)
