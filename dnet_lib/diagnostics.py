@@ -41,7 +41,7 @@ def effective_sample_size(chains: Tensor) -> float:
     pairs = rho[: n - n % 2].view(-1, 2).sum(dim=1)
     positive = int((pairs > 0).long().cumprod(0).sum())
     tau = -1 + 2 * pairs[: max(positive, 1)].cummin(0).values.sum().item()
-    return m * n / max(tau, 1 / math.log10(m * n + 10))
+    return float(m * n / max(tau, 1 / math.log10(m * n + 10)))
 
 
 def _halves(chains: Tensor) -> Tensor:

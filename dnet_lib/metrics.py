@@ -151,7 +151,7 @@ def coverage(samples: Tensor, references: Tensor, *, level: float = 0.5, measure
     1: compare it with the coverage of as many real shapes.
     """
     near = nearest(samples, references, level=level, measure=measure)
-    return near.row.unique().numel() / len(references)
+    return float(near.row.unique().numel() / len(references))
 
 
 def minimum_matching_distance(

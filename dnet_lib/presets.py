@@ -353,10 +353,13 @@ GENTLE_TEACHING = replace(
     settings=replace(TEACHING.settings, learning_rate=Decay(1.5e-3, 5e-4, over=900)),
 )
 
-Preset = TypeVar("Preset", Synthesis, Conditional, MultiGrid, Cooperative)
+Sampled = Synthesis | MultiGrid | Cooperative
+"""Experiments whose models sample new shapes from scratch."""
+Preset = Sampled | Conditional
+AnyPreset = TypeVar("AnyPreset", bound=Preset)
 
 
-def shortened(preset: Preset, num_iterations: int) -> Preset:
+def shortened(preset: AnyPreset, num_iterations: int) -> AnyPreset:
     """The same experiment over fewer iterations (or more); rates that fall do so in the new time."""
 
     def short(settings: Settings) -> Settings:
@@ -364,11 +367,9 @@ def shortened(preset: Preset, num_iterations: int) -> Preset:
         rate = replace(rate, over=num_iterations) if isinstance(rate, Decay) else rate
         return replace(settings, num_iterations=num_iterations, learning_rate=rate)
 
+    own = preset.settings
     changes: dict[str, Any] = {"name": f"{preset.name}-{num_iterations}"}
-    if isinstance(preset, MultiGrid):
-        changes["settings"] = tuple(map(short, preset.settings))
-    else:
-        changes["settings"] = short(preset.settings)
+    changes["settings"] = short(own) if isinstance(own, Settings) else tuple(map(short, own))
     if isinstance(preset, Conditional) and preset.first is not None:
         changes["first"] = short(preset.first)
     return replace(preset, **changes)

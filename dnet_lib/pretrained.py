@@ -1,5 +1,6 @@
 """The model that users hold: a descriptor with its prior and its chain, wherever it came from."""
 
+import copy
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Self
@@ -13,6 +14,7 @@ from dnet_lib.fast import freeze
 from dnet_lib.files import Packed, beneath, weights, with_weights
 from dnet_lib.generator import Proposals
 from dnet_lib.langevin import Generators, langevin, sample, white_noise
+from dnet_lib.learning import Run
 from dnet_lib.priors import CoarseGaussian, Histogram, Prior
 from dnet_lib.projections import Projection, hidden_voxels, missing_detail
 from dnet_lib.voxels import centre, check_shapes, fill_hidden, resample, uncentre, up_scale
@@ -44,6 +46,14 @@ class Pretrained:
     """What the chains' first shapes are drawn from; None for white noise N(0, 1)."""
     settings: Chain
     card: dict[str, Any]
+
+    @classmethod
+    def of(cls, run: Run, mean: float, prior: Prior | None, settings: Chain) -> Self:
+        """The model of a learning run: a copy of what it keeps, for reading only; without a card."""
+        net = copy.deepcopy(run.kept)
+        if not isinstance(net, DescriptorNet):
+            raise TypeError(f"a Pretrained holds a DescriptorNet, not a {type(net).__name__}")
+        return cls(net.eval().requires_grad_(False), mean, prior, settings, {})
 
     def score(self, y: Tensor) -> Tensor:
         """f(Y; theta), (N,)."""

@@ -19,7 +19,8 @@ def rows(table: str, *, results: Path = RESULTS) -> tuple[tuple[str, ...], list[
     Beside ours, by each judge, stand its number for the real test shapes and the paper's own model.
     """
     metric = METRICS[table]
-    ours, judges, paper = load_results("synthesis", folder=results), load_results("judges"), PAPER_TABLES[metric]
+    ours, paper = load_results("synthesis", folder=results), PAPER_TABLES[metric]
+    judges = load_results("judges") | (load_results("judges", folder=results) if (results / "judges").is_dir() else {})
     header = ("", *(f"{who}, {judge}" for judge in JUDGES for who in ("ours", "real test shapes")), "paper")
     if table == "table1":
         if "all" not in ours:

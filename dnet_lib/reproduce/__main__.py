@@ -2,181 +2,82 @@
 
 import argparse
 import sys
-from functools import partial
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from dnet_lib.checkpoints import RESULTS, WEIGHTS, CheckpointError
-from dnet_lib.classify import NETS
-from dnet_lib.data import DataError
-from dnet_lib.langevin import DivergedError
-from dnet_lib.presets import (
-    COOPERATIVE,
-    MULTIGRID,
-    PAPER_TABLES,
-    RECOVERY,
-    SHIPPED,
-    SUPERRESOLUTION,
-    SYNTHESIS,
-    Preset,
-    shortened,
-)
-from dnet_lib.reproduce import (
-    budget,
-    classification,
-    conditional,
-    cooperative,
-    judges,
-    longrun,
-    multigrid,
-    recovery,
-    superresolution,
-    synthesis,
-    tables,
-)
-from dnet_lib.starts import LowResolution
+from dnet_lib.errors import DnetError
+from dnet_lib.presets import shortened
+from dnet_lib.reproduce.drive import Experiment, evaluate, train
+from dnet_lib.reproduce.experiments import EXPERIMENTS, LEARNING, OPTIONS, options
+from dnet_lib.reproduce.workplace import Workplace
 
-CATEGORIES = (*PAPER_TABLES["class_error"], synthesis.ALL)
-
-ITERATIONS: dict[str, Any] = {"type": int, "help": "learn for so many; a short run wants --weights and --results apart"}
-
-
-def choose(preset: Preset, num_iterations: int | None) -> Preset:
-    """A preset, made shorter or longer where the command line says so."""
-    return preset if num_iterations is None else shortened(preset, num_iterations)
+FOLDERS = ("runs", "weights", "results")
 
 
 def parse() -> argparse.Namespace:
-    """The command line: one experiment and its options."""
+    """The command line: one experiment and the options that it uses."""
     parser = argparse.ArgumentParser(prog="python -m dnet_lib.reproduce", description=__doc__)
     commands = parser.add_subparsers(dest="experiment", required=True)
-
-    def command(name: str, about: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=about)
-        added.add_argument("--seed", type=int, default=0)
-        added.add_argument("--device", default="cpu")
-        added.add_argument("--runs", type=Path, default=Path("runs"), help="where unfinished runs keep checkpoints")
-        added.add_argument("--weights", type=Path, default=WEIGHTS, help="where trained weights lie and go")
-        added.add_argument("--results", type=Path, default=RESULTS, help="where results lie and go")
-        added.add_argument("--data", help="a dataset's name or the path of a voxel archive; default modelnet10")
-        return added
-
-    for name, about in (
-        ("synthesis", "section 6.1: learn a category, or all, and sample new shapes"),
-        ("table1", "Inception score of one model of all categories"),
-        ("table2", "class probability of the ten categories"),
-        ("table3", "class error of the ten categories"),
-    ):
-        added = command(name, about)
-        added.add_argument("--category", action="append", help="may be repeated; default all there are")
-        added.add_argument("--preset", choices=sorted(SYNTHESIS), help="default: the one that made the shipped weights")
-        added.add_argument(
-            "--evaluate",
-            action="store_true",
-            help="sample the shipped weights and judge anew; needs data only if given",
-        )
-        added.add_argument("--iterations", **ITERATIONS)
-    for name, about, presets in (
-        ("table4", "section 6.2: recover hidden voxels", RECOVERY),
-        ("superresolution", "section 6.3: recover detail", SUPERRESOLUTION),
-        ("multigrid", "section 6.6: sample from one voxel up, grid by grid", MULTIGRID),
-        ("cooperative", "section 6.4: teach a generator", COOPERATIVE),
-    ):
-        added = command(name, about)
-        added.add_argument("--category", action="append", help="may be repeated; default all there are")
-        added.add_argument("--preset", choices=list(presets), default=next(iter(presets)))
-        added.add_argument("--evaluate", action="store_true", help="judge the shipped weights anew on the test shapes")
-        added.add_argument("--iterations", **ITERATIONS)
-    command("judges", "the reference classifiers").add_argument("--name", action="append", choices=list(NETS))
-    command("table5", "section 6.5: classify by the features of the model of all categories")
-    command("longrun", "section 2.5: chains 500 times as long as in training, other temperatures, learning with noise")
-    command("budget", "Algorithms 1, 2 and 3 over the same time")
-    return parser.parse_args()
+    defaults = {field.name: field.default for field in fields(Workplace)}
+    for name, experiment in EXPERIMENTS.items():
+        command = commands.add_parser(name, help=experiment.about, description=experiment.about, allow_abbrev=False)
+        for option in options(experiment):
+            about = dict(OPTIONS[option])
+            if option in FOLDERS:
+                about["type"] = Path
+            if option in defaults:
+                about["help"] += f" (default: {'modelnet10' if option == 'data' else defaults[option]})"
+            if option == "preset" and isinstance(experiment, Experiment):
+                about["choices"] = list(experiment.presets)
+            command.add_argument(f"--{option}", **about)
+    given = parser.parse_args()
+    unused = [f"--{option}" for option in LEARNING if getattr(given, option, None) is not None]
+    if getattr(given, "evaluate", False) and unused:
+        parser.error(f"{' and '.join(unused)} belong to learning, and --evaluate learns nothing")
+    return given
 
 
-def synthesise(options: dict, table: str) -> None:
-    """Train or evaluate the models of a table, one after the other, and print the table."""
-    chosen, wanted, evaluate = options.pop("category"), options.pop("preset"), options.pop("evaluate")
-    iterations = options.pop("iterations")
-    default = {"synthesis": CATEGORIES, "table1": CATEGORIES[-1:]}.get(table, CATEGORIES[:-1])
-    for category in chosen or default:
-        preset = choose(SYNTHESIS[wanted or SHIPPED.get(category, "cpu")], iterations)
-        if evaluate:
-            facts = synthesis.evaluate(preset, category, **{k: v for k, v in options.items() if k != "runs"})
-        else:
-            facts = synthesis.reproduce(preset, category, **options | {"data": options["data"] or "modelnet10"})
-        print(category, ", ".join(f"{name} {value:.4g}" for name, value in facts["metrics"].items()))
-    if table != "synthesis":
-        print(tables.text(*tables.rows(table, results=options["results"])))
-
-
-def complete(options: dict, experiment: str) -> None:
-    """Train or evaluate models that complete shapes, one after the other, and print the table."""
-    chosen, wanted, evaluate = options.pop("category"), options.pop("preset"), options.pop("evaluate")
-    options["data"] = options["data"] or "modelnet10"
-    preset = choose((RECOVERY if experiment == "table4" else SUPERRESOLUTION)[wanted], options.pop("iterations"))
-    judge: conditional.Judge
-    if isinstance(preset.starts, LowResolution):
-        categories = chosen or superresolution.CATEGORIES[wanted]
-        judge = partial(superresolution.judge, scale=preset.starts.scale)
-    else:
-        categories = chosen or CATEGORIES[:-1]
-        judge = partial(recovery.judge, preset=preset, weights=options["weights"])
-        if not evaluate and not chosen and (preset.first is not None or preset.shared):
-            recovery.train_denoiser(preset, **{k: v for k, v in options.items() if k != "results"})
-    for category in categories:
-        if evaluate:
-            facts = conditional.evaluate(preset, category, judge, **{k: v for k, v in options.items() if k != "runs"})
-        else:
-            facts = conditional.reproduce(preset, category, judge, **options)
-        print(category, ", ".join(f"{name} {value:.4g}" for name, value in facts["metrics"].items()))
-    if experiment == "table4":
-        print(tables.text(*tables.recovery(preset.experiment, results=options["results"])))
-
-
-def generate(options: dict, experiment: str) -> None:
-    """Train or evaluate models that sample new shapes from a coarser grid or a generator, one after the other."""
-    chosen, wanted, evaluate = options.pop("category"), options.pop("preset"), options.pop("evaluate")
-    room: Any = multigrid if experiment == "multigrid" else cooperative
-    preset: Any = MULTIGRID[wanted] if experiment == "multigrid" else COOPERATIVE[wanted]
-    preset = choose(preset, options.pop("iterations"))
-    options["also"] = cooperative.reconstructed if experiment == "cooperative" else None
-    for category in chosen or room.CATEGORIES[wanted]:
-        if evaluate:
-            facts = synthesis.evaluate(preset, category, **{k: v for k, v in options.items() if k != "runs"})
-        else:
-            facts = synthesis.make(preset, category, room.train, **options | {"data": options["data"] or "modelnet10"})
-        print(category, ", ".join(f"{name} {value:.4g}" for name, value in facts["metrics"].items()))
-
-
-def run(options: dict) -> None:
+def run(given: dict[str, Any]) -> None:
     """One experiment."""
-    experiment = options.pop("experiment")
-    if experiment == "judges":
-        options["data"] = options["data"] or "modelnet10"
-        for name in options.pop("name") or NETS:
-            print(name, judges.reproduce(name, **options)["metrics"])
-    elif experiment == "table5":
-        options["data"] = options["data"] or "modelnet10"
-        print(classification.reproduce(**{k: v for k, v in options.items() if k != "runs"})["metrics"])
-    elif experiment == "longrun":
-        longrun.reproduce(**{k: options[k] for k in ("seed", "data", "device", "results")})
-    elif experiment in ("table4", "superresolution"):
-        complete(options, experiment)
-    elif experiment == "budget":
-        options["data"] = options["data"] or "modelnet10"
-        print(budget.reproduce(**{k: options[k] for k in ("data", "device", "results")})["metrics"])
-    elif experiment in ("multigrid", "cooperative"):
-        generate(options, experiment)
-    else:
-        synthesise(options, experiment)
+    experiment = EXPERIMENTS[given.pop("experiment")]
+    names = {field.name for field in fields(Workplace)}
+    where = {name: value for name, value in given.items() if name in names and value is not None}
+    if not isinstance(experiment, Experiment):
+        place = Workplace(**{"data": experiment.data} | where)
+        place.probe(place.results)
+        found = experiment.run(place, **{k: v for k, v in given.items() if k not in names})
+        print_metrics(found if "metrics" not in found else {"": found})
+        return
+    if given["evaluate"]:
+        where = {"results": Path("results")} | where
+    if experiment.needs_data or not given["evaluate"]:
+        where = {"data": "modelnet10"} | where
+    place = Workplace(**where)
+    name = given["preset"] or next(iter(experiment.presets))
+    categories = given["category"] or experiment.categories(name)
+    presets = [experiment.preset(category, given["preset"]) for category in categories]
+    if given["iterations"] is not None:
+        presets = [shortened(preset, given["iterations"]) for preset in presets]
+    if experiment.prepare and not given["evaluate"] and not given["category"]:
+        experiment.prepare(presets[0], place)
+    for category, preset in zip(categories, presets, strict=True):
+        print_metrics({category: (evaluate if given["evaluate"] else train)(experiment, preset, category, place)})
+    if experiment.table:
+        print(experiment.table(preset, place))
+
+
+def print_metrics(found: dict[str, Any]) -> None:
+    """A line for each results file."""
+    for name, facts in found.items():
+        print(name, ", ".join(f"{metric} {value:.4g}" for metric, value in facts["metrics"].items()))
 
 
 def main() -> None:
     """Parse, run, and turn known failures into one line."""
     try:
         run(vars(parse()))
-    except (CheckpointError, DataError, DivergedError, OSError, ValueError) as error:
+    except (DnetError, OSError, ValueError) as error:
         sys.exit(f"reproduce: {error}")
     except KeyboardInterrupt:
         sys.exit("reproduce: interrupted; the same command goes on from the last checkpoint")

@@ -3,24 +3,21 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from dnet_lib.checkpoints import RESULTS, load_results, save_results
 from dnet_lib.data import ShapeSet
 from dnet_lib.energy import DescriptorNet
 from dnet_lib.learning import Run, Settings, learn
-from dnet_lib.multigrid import begin
-from dnet_lib.multigrid import learn as climb
+from dnet_lib.multigrid import learn_grids
 from dnet_lib.presets import GRIDS, TEACHING, Cooperative, MultiGrid
 from dnet_lib.reproduce import cooperative
-from dnet_lib.reproduce.multigrid import pyramid
-from dnet_lib.reproduce.record import provenance, source
-from dnet_lib.reproduce.synthesis import compared, judged, shapes_of
+from dnet_lib.reproduce import multigrid as grids
+from dnet_lib.reproduce.judging import compared, judged
+from dnet_lib.reproduce.workplace import Facts, Workplace, source
 from dnet_lib.starts import Persistent, noise
 from dnet_lib.voxels import uncentre
 
@@ -29,13 +26,13 @@ MINUTES = 10.0
 """Of one core's time, for one run."""
 NUM_MOMENTS = 8
 NUM_SAMPLES = 64
-SEEDS = (0, 1, 2)
+NUM_SEEDS = 3
 WANTED = ("class_probability", "class_probability_views", "coverage", "minimum_matching_distance", "ratio")
 
 Draw = Callable[[], Tensor]
 """New samples of a model that is still learning, occupancy."""
-Race = tuple[Iterator, Draw]
-Preset = TypeVar("Preset", MultiGrid, Cooperative)
+Race = tuple[Iterator[Any], Draw]
+Racer = TypeVar("Racer", MultiGrid, Cooperative)
 
 
 def constant(settings: Settings) -> Settings:
@@ -44,7 +41,7 @@ def constant(settings: Settings) -> Settings:
     return replace(settings, num_iterations=10**6, learning_rate=(rate(0) if callable(rate) else rate) / 2)
 
 
-def endless(preset: Preset) -> Preset:
+def endless(preset: Racer) -> Racer:
     """The preset with `constant` settings."""
     own = preset.settings
     settings: Any = constant(own) if isinstance(own, Settings) else tuple(map(constant, own))
@@ -53,14 +50,12 @@ def endless(preset: Preset) -> Preset:
 
 def multigrid(preset: MultiGrid, shapes: ShapeSet, seed: int) -> Race:
     """All grids at once; samples from the histogram of one voxel up."""
-    generator = torch.Generator().manual_seed(seed)
-    nets = [DescriptorNet(a, weight_std=preset.weight_std, generator=generator) for a in preset.grids]
-    runs = begin(nets, preset.settings, seed=seed)
+    runs = grids.begin(preset, seed)
 
     def draw() -> Tensor:
-        return pyramid(preset, runs, shapes).sample(NUM_SAMPLES, generator=torch.Generator().manual_seed(seed))
+        return grids.pyramid(preset, runs, shapes).sample(NUM_SAMPLES, generator=torch.Generator().manual_seed(seed))
 
-    return climb(runs, shapes.centred, preset.settings), draw
+    return learn_grids(runs, shapes.centred, preset.settings), draw
 
 
 def plain(preset: MultiGrid, shapes: ShapeSet, seed: int) -> Race:
@@ -76,7 +71,7 @@ def plain(preset: MultiGrid, shapes: ShapeSet, seed: int) -> Race:
 
 def teaching(preset: Cooperative, shapes: ShapeSet, seed: int) -> Race:
     """A generator is taught; samples are its proposals, revised by its teacher's chain."""
-    run, lesson = cooperative.begin(preset, shapes, seed=seed)
+    run, lesson = cooperative.begin(preset, shapes, seed)
 
     def draw() -> Tensor:
         model = cooperative.taught(preset, run, lesson, shapes)
@@ -93,7 +88,7 @@ METHODS: dict[str, tuple[Callable[..., Race], Any]] = {
 """How each begins, and its preset."""
 
 
-def trace(method: str, seed: int, train: ShapeSet, test: ShapeSet, *, minutes: float) -> dict:
+def trace(method: str, seed: int, train: ShapeSet, test: ShapeSet, *, minutes: float) -> Facts:
     """One run: what samples are worth after each share of the time. Judging is not counted."""
     enter, preset = METHODS[method]
     loop, draw = enter(endless(preset), train, seed)
@@ -116,20 +111,20 @@ def trace(method: str, seed: int, train: ShapeSet, test: ShapeSet, *, minutes: f
     return {"method": method, "seed": seed, "iterations": iterations, **columns}
 
 
-def reproduce(
-    category: str = "sofa", *, data: str, minutes: float = MINUTES, results: Path = RESULTS, device: str = "cpu"
-) -> dict:
+def reproduce(place: Workplace, *, category: str = "sofa", minutes: float = MINUTES) -> Facts:
     """All methods and seeds, on one thread; the results file grows with each run, and finished runs are kept."""
     torch.set_num_threads(1)
     resolution = GRIDS.architecture.resolution
-    train, test = (shapes_of(data, category, split, resolution) for split in ("train", "test"))
-    known = load_results(EXPERIMENT, folder=results) if (results / EXPERIMENT).is_dir() else {}
-    facts = known.get(category, {"runs": [], "metrics": {}, "paper": {}, "seconds": 0.0})
+    train, test = (place.shapes(category, split, resolution) for split in ("train", "test"))
+    path = place.results / EXPERIMENT / f"{category}.json"
+    facts: Facts = {"runs": [], "metrics": {}, "paper": {}}
+    facts |= place.known(EXPERIMENT, category) if path.exists() else {}
     done = {(run["method"], run["seed"]) for run in facts["runs"]}
-    for method, seed in ((method, seed) for seed in SEEDS for method in METHODS):
+    seeds = range(place.seed, place.seed + NUM_SEEDS)
+    for method, seed in ((method, seed) for seed in seeds for method in METHODS):
         if (method, seed) not in done:
             facts["runs"].append(trace(method, seed, train, test, minutes=minutes))
-            facts |= provenance(seed=SEEDS[0], seconds=60 * minutes * len(facts["runs"]), device=device)
+            facts |= place.made(60 * minutes * len(facts["runs"]))
             facts["preset"] = {name: asdict(endless(preset)) for name, (_, preset) in METHODS.items()}
             facts["dataset"] = source(train, category=category, num_train=len(train))
             for name in WANTED:
@@ -137,5 +132,5 @@ def reproduce(
                     ends = [run[name][-1] for run in facts["runs"] if run["method"] == which]
                     if ends:
                         facts["metrics"][f"{name}_{which}"] = sum(ends) / len(ends)
-            save_results(EXPERIMENT, category, facts, folder=results)
+            place.save(EXPERIMENT, category, facts)
     return facts

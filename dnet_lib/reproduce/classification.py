@@ -1,10 +1,10 @@
 """Section 6.5 and Table 5: classify by the features of one model of all categories, with all and with few labels."""
 
 import time
-from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.metrics import confusion_matrix
 from sklearn.pipeline import make_pipeline
@@ -12,12 +12,11 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from dnet_lib.checkpoints import RESULTS, WEIGHTS, load_model, save_results
-from dnet_lib.data import ShapeSet, load_shapes
+from dnet_lib.data import ShapeSet
 from dnet_lib.energy import DescriptorNet
-from dnet_lib.features import POOLS, STRENGTHS, choose, features, logistic_regression
-from dnet_lib.presets import PAPER_TABLES
-from dnet_lib.reproduce.record import provenance, source
+from dnet_lib.features import POOLS, STRENGTHS, choose, features, labelled, logistic_regression
+from dnet_lib.paper import PAPER_TABLES
+from dnet_lib.reproduce.workplace import ALL, Facts, Workplace, source
 from dnet_lib.voxels import down_scale
 
 SHARES = (0.01, 0.05, 0.10, 0.25, 1.0)
@@ -31,8 +30,8 @@ def descriptions(net: DescriptorNet, shapes: ShapeSet, mean: float) -> dict[str,
 
     The untrained network has the same architecture, fresh N(0, 0.001^2) weights and seed 0.
     """
-    untrained = DescriptorNet(net.architecture, generator=torch.Generator().manual_seed(0)).to(net.dense.weight.device)
-    y = (shapes.voxels - mean).to(net.dense.weight.device)
+    untrained = DescriptorNet(net.architecture, generator=torch.Generator().manual_seed(0)).to(net.device)
+    y = (shapes.voxels - mean).to(net.device)
     return {
         "trained": features(net, y).cpu(),
         "untrained": features(untrained, y).cpu(),
@@ -40,41 +39,24 @@ def descriptions(net: DescriptorNet, shapes: ShapeSet, mean: float) -> dict[str,
     }
 
 
-def labelled(labels: np.ndarray, share: float, draw: int) -> np.ndarray:
-    """Rows of the shapes whose label is known: a random share of each category, two at least."""
-    random, rows = np.random.default_rng([draw, round(1000 * share)]), []
-    for label in np.unique(labels):
-        own = np.flatnonzero(labels == label)
-        rows.append(random.permutation(own)[: max(2, round(share * len(own)))])
-    return np.sort(np.concatenate(rows))
-
-
-def picture(x: Tensor, x_test: Tensor, test: ShapeSet) -> dict[str, list]:
+def picture(x: Tensor, x_test: Tensor, test: ShapeSet) -> dict[str, list[Any]]:
     """Test shapes in the space of three principal components of the standardised training features, to two decimals."""
     project = make_pipeline(StandardScaler(), PCA(3, random_state=0)).fit(x.numpy())
     coordinates = project.transform(x_test.numpy()).astype(float).round(2)
     return {"points": coordinates.tolist(), "labels": test.labels.tolist(), "categories": list(test.categories)}
 
 
-def reproduce(
-    *,
-    data: str,
-    seed: int,
-    weights: Path = WEIGHTS,
-    results: Path = RESULTS,
-    device: str = "cpu",
-) -> dict:
+def reproduce(place: Workplace) -> Facts:
     """Classify by the features of synthesis/all; writes classification/all.json. Choices see training shapes only."""
-    began = time.perf_counter()
-    model = load_model(weights / "synthesis" / "all.safetensors", device=device)
-    resolution = model.net.architecture.resolution
-    train, test = (load_shapes(data, None, split, resolution) for split in ("train", "test"))
+    began, seed = time.perf_counter(), place.seed
+    model = place.model("synthesis", ALL)
+    train, test = (place.shapes(ALL, split, model.net.resolution) for split in ("train", "test"))
     x, x_test = (descriptions(model.net, shapes, model.mean) for shapes in (train, test))
     labels, truth = train.labels.numpy(), test.labels.numpy()
     few: dict[str, dict[str, list[float]]] = {name: {} for name in x}
     metrics: dict[str, float] = {}
-    cross_validation: dict[str, dict] = {}
-    wrong: dict[str, np.ndarray] = {}
+    cross_validation: dict[str, Facts] = {}
+    wrong: dict[str, NDArray[Any]] = {}
     strength = 0.0
     tasks = [(name, share, draw) for name in x for share in SHARES for draw in range(1 if share == 1 else DRAWS)]
     for name, share, draw in (bar := tqdm(tasks, unit="classifier")):
@@ -106,7 +88,6 @@ def reproduce(
         "picture": picture(x["trained"], x_test["trained"], test),
         "picture_untrained": picture(x["untrained"], x_test["untrained"], test),
         "dataset": source(train, num_train=len(train), num_test=len(test)),
-        **provenance(seed=seed, seconds=time.perf_counter() - began, device=device),
+        **place.made(time.perf_counter() - began),
     }
-    save_results("classification", "all", facts, folder=results)
-    return facts
+    return place.save("classification", ALL, facts)

@@ -1,12 +1,12 @@
 """The reference classifiers of Tables 1 to 3: trained, calibrated on held-out training shapes, tested once."""
 
-from pathlib import Path
+from collections.abc import Sequence
 
 import torch
 from tqdm.auto import tqdm
 
-from dnet_lib.checkpoints import RESULTS, WEIGHTS, save_results
-from dnet_lib.classify import (
+from dnet_lib.data import ShapeSet
+from dnet_lib.judges import (
     NETS,
     RESOLUTION,
     Judge,
@@ -18,9 +18,8 @@ from dnet_lib.classify import (
     save_judge,
     turned_logits,
 )
-from dnet_lib.data import ShapeSet, load_shapes
 from dnet_lib.metrics import class_error, class_probability, inception_score
-from dnet_lib.reproduce.record import provenance, source
+from dnet_lib.reproduce.workplace import ALL, Facts, Workplace, source
 
 HELD_OUT = 0.1
 """Share of the training split on which epochs are watched and the temperature is fitted."""
@@ -39,23 +38,20 @@ def per_category(judge: Judge, shapes: ShapeSet) -> dict[str, dict[str, float]]:
     return table
 
 
-def reproduce(
-    name: str,
-    *,
-    data: str,
-    seed: int,
-    runs: Path,
-    weights: Path = WEIGHTS,
-    results: Path = RESULTS,
-    device: str = "cpu",
-    num_epochs: int | None = None,
-) -> dict:
-    """Train the judge `name`; writes judges/<name>.safetensors and judges/<name>.json. The test split is used once."""
+def reproduce(place: Workplace, *, name: Sequence[str] | None = None) -> dict[str, Facts]:
+    """Train judges, all by default; each writes judges/<name>.safetensors and judges/<name>.json."""
+    place.probe(place.runs, place.weights / "judges", place.results / "judges")
+    return {one: train(one, place) for one in name or NETS}
+
+
+def train(name: str, place: Workplace, *, num_epochs: int | None = None) -> Facts:
+    """Train one judge; resumes from a checkpoint. The test split is used once."""
+    seed, device = place.seed, place.device
     torch.manual_seed(seed)
-    shapes = load_shapes(data, None, "train", RESOLUTION)
+    shapes = place.shapes(ALL, "train", RESOLUTION)
     held_out = hold_out(shapes.labels, HELD_OUT, torch.Generator().manual_seed(seed))
     net, num_epochs = NETS[name](len(shapes.categories)).to(device), num_epochs or NUM_EPOCHS[name]
-    checkpoint = runs / f"judge_{name}_{seed}.pt"
+    checkpoint = place.checkpoint("judge", name)
     epochs = fit(net, shapes.voxels, shapes.labels, held_out, num_epochs=num_epochs, seed=seed, checkpoint=checkpoint)
     curve = []
     with tqdm(epochs, total=num_epochs, unit="epoch", desc=name) as bar:
@@ -65,16 +61,16 @@ def reproduce(
     net = net.eval().requires_grad_(False)
     logits, labels = turned_logits(net, shapes.voxels[held_out]).cpu(), shapes.labels[held_out]
     temperature = calibrate(logits, labels)
-    facts = {
+    facts: Facts = {
         "paper": {},
         "preset": {"num_epochs": num_epochs, "held_out": HELD_OUT},
         "dataset": source(shapes, num_train=int((~held_out).sum())),
-        **provenance(seed=seed, seconds=curve[-1]["seconds"], device=device),
+        **place.made(curve[-1]["seconds"]),
     }
-    path = weights / "judges" / f"{name}.safetensors"
+    path = place.file("judges", name)
     save_judge(path, Judge(name, net, shapes.categories, temperature, facts))
     judge = load_judge(path, device=device)  # as it ships: in half precision
-    test = load_shapes(data, None, "test", RESOLUTION)
+    test = place.shapes(ALL, "test", RESOLUTION)
     probabilities = judge.probabilities(test.voxels).cpu()
     score = inception_score(probabilities, generator=torch.Generator().manual_seed(seed))
     facts |= {
@@ -95,5 +91,4 @@ def reproduce(
         "real": per_category(judge, test),
         "reliability": reliability(probabilities, test.labels),
     }
-    save_results("judges", name, facts, folder=results)
-    return facts
+    return place.save("judges", name, facts)

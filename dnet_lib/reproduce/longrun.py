@@ -6,7 +6,6 @@ embedded furniture. Each writes one file into results/temperature when it is don
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,15 +13,16 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from dnet_lib.checkpoints import RESULTS, Pretrained, load_pretrained, save_results
-from dnet_lib.classify import load_judge
 from dnet_lib.data import load_shapes
 from dnet_lib.energy import Architecture, DescriptorNet, Energy
-from dnet_lib.langevin import DivergedError, langevin, sample
+from dnet_lib.errors import DivergedError
+from dnet_lib.judges import load_judge
+from dnet_lib.langevin import langevin, sample
 from dnet_lib.learning import Run, Settings, learn
 from dnet_lib.metrics import class_probability, distances, nearest
-from dnet_lib.presets import Decay
-from dnet_lib.reproduce.record import packed, provenance, source
+from dnet_lib.pretrained import Pretrained
+from dnet_lib.reproduce.workplace import Facts, Workplace, packed, source
+from dnet_lib.schedules import Decay
 from dnet_lib.starts import Persistent, noise
 from dnet_lib.voxels import threshold, uncentre
 
@@ -41,7 +41,7 @@ def follow(
     step_size: float,
     temperature: float,
     generator: torch.Generator,
-) -> dict:
+) -> Facts:
     """Run chains from y (centred, N >= 2), with a progress bar; in training they ran `trained` steps.
 
     The curves have a row for each noted `step`. In a row is one number a chain: its energy, slope |dE/dY|, share of
@@ -53,7 +53,7 @@ def follow(
         raise ValueError(f"chains of {num_steps} steps cannot be compared with those of {trained} in training")
     kept = sorted(step for step in {0, trained, num_steps, *(10**k for k in range(2, 9))} if step <= num_steps)
     noted = sorted({*kept, *(round(step) for step in np.geomspace(1, num_steps, NUM_POINTS))})
-    curves: dict[str, list] = {name: [] for name in ("energy", "slope", "full", "unsure", "apart")}
+    curves: dict[str, list[Any]] = {name: [] for name in ("energy", "slope", "full", "unsure", "apart")}
     shapes = {}
     chain = langevin(y, energy, step_size=step_size, temperature=temperature, generator=generator)
     for step in tqdm(range(num_steps + 1), unit="step", desc=f"temperature {temperature:g}"):
@@ -84,45 +84,43 @@ def rounded(values: Tensor, digits: int) -> list[float]:
     return [round(value, digits) for value in values.tolist()]
 
 
-def facts(began: float, *, seed: int, device: str, **about: object) -> dict:
-    """What each of the results files says."""
-    return {"paper": {}, **about, **provenance(seed=seed, seconds=time.perf_counter() - began, device=device)}
+def written(name: str, began: float, place: Workplace, **about: object) -> Facts:
+    """Write one of the results files."""
+    return place.save(
+        EXPERIMENT, name, {"paper": {}, "metrics": {}, **about, **place.made(time.perf_counter() - began)}
+    )
 
 
 def longrun(
-    name: str = "synthesis/toilet",
+    place: Workplace,
     *,
+    name: str = "synthesis/toilet",
     num_chains: int = 4,
     num_steps: int = 10_000,
     temperatures: tuple[float, ...] = (0.0, 1.0),
-    seed: int = 0,
-    results: Path = RESULTS,
-    device: str = "cpu",
-) -> dict:
-    """A shipped model's chains, run for long at several temperatures from the same starts: longrun.json.
+) -> Facts:
+    """A model's chains, run for long at several temperatures from the same starts: longrun.json.
 
     About 10 minutes on one core by default.
     """
-    model, began, runs = load_pretrained(name, device=device), time.perf_counter(), {}
+    model, began, runs = place.model(*name.split("/")), time.perf_counter(), {}
     trained, step_size = model.settings.num_steps, model.settings.step_size
     for temperature in temperatures:
-        generator = torch.Generator(device).manual_seed(seed)
+        generator = place.random()
         starts = model.starts(num_chains, generator=generator)
         options: dict[str, Any] = {"num_steps": num_steps, "trained": trained, "step_size": step_size}
         options |= {"mean": model.mean, "temperature": temperature, "generator": generator}
         runs[f"{temperature:g}"] = follow(starts, model.net, **options)
-    preset = {"num_chains": num_chains, "num_steps": num_steps, "temperatures": temperatures}
     about = {
-        "preset": preset,
+        "preset": {"num_chains": num_chains, "num_steps": num_steps, "temperatures": temperatures},
         "model": name,
         "resolution": starts.shape[-1],
         "step_size": step_size,
         "trained": trained,
         "runs": runs,
+        "dataset": model.card["dataset"],
     }
-    written = facts(began, seed=seed, device=device, **about, metrics={}, dataset=model.card["dataset"])
-    save_results(EXPERIMENT, "longrun", written, folder=results)
-    return written
+    return written("longrun", began, place, **about)
 
 
 def annealed(first: float, num_steps: int) -> Callable[[int], float]:
@@ -131,36 +129,33 @@ def annealed(first: float, num_steps: int) -> Callable[[int], float]:
 
 
 def ladder(
-    name: str = "synthesis/toilet",
+    place: Workplace,
     *,
+    name: str = "synthesis/toilet",
     num_samples: int = 32,
     num_alike: int = 8,
     num_seeds: int = 3,
-    seed: int = 0,
-    data: str | Path | None = None,
-    results: Path = RESULTS,
-    device: str = "cpu",
-) -> dict:
-    """A shipped model sampled at many temperatures, as many steps as in training, with several seeds: ladder.json.
+) -> Facts:
+    """A model sampled at many temperatures, as many steps as in training, with several seeds: ladder.json.
 
     For each temperature (or annealing to 0) and seed: energy, share of full voxels, share between 0.1 and 0.9, mean
     distance of two samples, of `num_alike` samples from one start, number of different samples, mean probability of the
-    category by the judge, and, where `data` has the training shapes, the distance to the nearest of them in units of a
+    category by the judge, and, where the place has data, the distance to the nearest of them in units of a
     test shape's. About 5 minutes on one core.
     """
-    model, judge, began = load_pretrained(name, device=device), load_judge(device=device), time.perf_counter()
+    model, judge, began = place.model(*name.split("/")), load_judge(device=place.device), time.perf_counter()
     category, num_steps = name.split("/")[1], model.settings.num_steps
     label, sets = judge.categories.index(category), None
-    if data is not None:
-        train, test = (load_shapes(data, category, split) for split in ("train", "test"))
+    if place.data is not None:
+        train, test = (place.shapes(category, split, model.net.resolution) for split in ("train", "test"))
         sets = train.voxels, nearest(test.voxels, train.voxels).distance.mean().item()
     schedules: dict[str, float | Callable[[int], float]] = {f"{t:g}": t for t in (0.0, 5e-5, 0.001, 0.01, 0.1, 1.0)}
     schedules |= {f"{t:g} to 0": annealed(t, num_steps) for t in (0.1, 1.0)}
     rows: dict[str, list[dict[str, float]]] = {which: [] for which in schedules}
     with tqdm(total=len(schedules) * num_seeds * num_steps * (num_samples + num_alike), unit="chain step") as bar:
         for which, temperature in schedules.items():
-            for number in range(seed, seed + num_seeds):
-                generator = torch.Generator(device).manual_seed(number)
+            for number in range(num_seeds):
+                generator = place.random(number)
                 starts = model.starts(num_samples, generator=generator)
                 starts = torch.cat([starts, starts[:1].repeat(num_alike, 1, 1, 1, 1)])
                 options: dict[str, Any] = {"num_steps": num_steps, "step_size": model.settings.step_size}
@@ -171,10 +166,8 @@ def ladder(
                 bar.update(num_steps * len(starts))
     columns = {which: {key: [row[key] for row in several] for key in several[0]} for which, several in rows.items()}
     preset = {"num_samples": num_samples, "num_alike": num_alike, "num_seeds": num_seeds}
-    about = {"preset": preset, "model": name, "judge": judge.name, "rows": columns}
-    written = facts(began, seed=seed, device=device, **about, metrics={}, dataset=model.card["dataset"])
-    save_results(EXPERIMENT, "ladder", written, folder=results)
-    return written
+    about = {"preset": preset, "model": name, "judge": judge.name, "rows": columns, "dataset": model.card["dataset"]}
+    return written("ladder", began, place, **about)
 
 
 def measured(y: Tensor, num_samples: int, model: Pretrained, sets: tuple[Tensor, float] | None) -> dict[str, float]:
@@ -199,15 +192,7 @@ VARIANTS = {"without noise": (0.0, 0.0), "with noise": (0.05, 0.0), "with noise,
 """Temperature of `contrast`, and the share of its chains that start again from noise at each iteration."""
 
 
-def contrast(
-    *,
-    num_iterations: int = 400,
-    num_steps: int = 10_000,
-    num_chains: int = 24,
-    seed: int = 0,
-    results: Path = RESULTS,
-    device: str = "cpu",
-) -> dict:
+def contrast(place: Workplace, *, num_iterations: int = 400, num_steps: int = 10_000, num_chains: int = 24) -> Facts:
     """The same small model learned with noise and without, then sampled for long: contrast.json.
 
     Algorithm 1 on the embedded toilets at 16^3 with persistent chains, by the `VARIANTS`. Kept of each are a learning
@@ -218,7 +203,7 @@ def contrast(
     shapes, test = (load_shapes("furniture", "toilet", split, resolution=16) for split in ("train", "test"))
     unit, began, runs = nearest(test.voxels, shapes.voxels).distance.mean().item(), time.perf_counter(), {}
     for which, (temperature, renew) in VARIANTS.items():
-        generator = torch.Generator(device).manual_seed(seed)
+        generator, device = place.random(), place.device
         net = DescriptorNet(Architecture(16, ((64, 8, 4), (96, 3, 1))), generator=generator, device=device)
         begun = noise(num_chains, 16, std=0.5, generator=generator, device=device)
         starts = Persistent(begun, renew=renew, std=0.5)
@@ -231,7 +216,7 @@ def contrast(
             learning_rate=Decay(1e-3, 2e-5, over=num_iterations),
             data_noise=0.1,
         )
-        run, curve = Run.begin(net, starts, settings, seed=seed), []
+        run, curve = Run.begin(net, starts, settings, seed=place.seed), []
         learning = learn(run, shapes.centred, settings)
         for record in tqdm(learning, total=num_iterations, unit="iteration", desc=f"learning {which}"):
             if record.iteration % max(1, num_iterations // 40) == 0:
@@ -267,17 +252,15 @@ def contrast(
                 **options,
             ),
         }
-    dataset = source(shapes, category="toilet", num_train=len(shapes))
-    preset = {"num_iterations": num_iterations, "num_steps": num_steps, "num_chains": num_chains}
-    about: dict[str, Any] = {"preset": preset, "resolution": 16, "runs": runs}
-    written = facts(began, seed=seed, device=device, **about, metrics={}, dataset=dataset)
-    save_results(EXPERIMENT, "contrast", written, folder=results)
-    return written
+    about = {
+        "preset": {"num_iterations": num_iterations, "num_steps": num_steps, "num_chains": num_chains},
+        "resolution": 16,
+        "runs": runs,
+        "dataset": source(shapes, category="toilet", num_train=len(shapes)),
+    }
+    return written("contrast", began, place, **about)
 
 
-def reproduce(
-    *, seed: int = 0, data: str | Path | None = None, results: Path = RESULTS, device: str = "cpu"
-) -> dict[str, dict]:
+def reproduce(place: Workplace) -> dict[str, Facts]:
     """All three parts."""
-    options: dict[str, Any] = {"seed": seed, "results": results, "device": device}
-    return {"longrun": longrun(**options), "ladder": ladder(data=data, **options), "contrast": contrast(**options)}
+    return {part.__name__: part(place) for part in (longrun, ladder, contrast)}

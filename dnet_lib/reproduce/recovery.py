@@ -9,10 +9,11 @@ from torch import Tensor
 
 from dnet_lib.baselines import Denoiser, LocalMean, NearestShape, TrainingMean
 from dnet_lib.baselines.denoiser import load_denoiser, save_denoiser
-from dnet_lib.checkpoints import WEIGHTS, Pretrained
-from dnet_lib.data import ShapeSet, load_shapes
 from dnet_lib.metrics import recovery_error
-from dnet_lib.presets import PAPER_TABLES, Conditional
+from dnet_lib.paper import PAPER_TABLES
+from dnet_lib.presets import Conditional
+from dnet_lib.pretrained import Pretrained
+from dnet_lib.reproduce.workplace import ALL, Facts, Workplace
 from dnet_lib.voxels import KINDS, corrupt, flip, hide, threshold
 
 SHARE = 0.7
@@ -23,62 +24,62 @@ DENOISER_ITERATIONS = 2
 """Of the auto-encoder, for one of the descriptor's: as long by the clock."""
 
 
-def denoiser_file(preset: Conditional, weights: Path = WEIGHTS) -> Path:
+def denoiser_file(preset: Conditional, place: Workplace) -> Path:
     """Where the auto-encoder of a preset's grid lies."""
-    return weights / "baselines" / f"denoiser_{preset.name}.safetensors"
+    return place.file("baselines", f"denoiser_{preset.name}")
 
 
-def train_denoiser(
-    preset: Conditional, *, data: str, seed: int, runs: Path, weights: Path = WEIGHTS, device: str = "cpu"
-) -> Denoiser:
-    """One auto-encoder of all categories, trained as long as the descriptor of all; resumes, with a progress bar."""
-    shapes = load_shapes(data, None, "train", preset.architecture.resolution)
+def train_denoiser(preset: Conditional, place: Workplace) -> None:
+    """One auto-encoder of all categories, trained as long as the descriptor of all; resumes, with a progress bar.
+
+    Only where one descriptor of all categories is learned, too.
+    """
+    if preset.first is None and not preset.shared:
+        return
+    place.probe(place.runs, place.weights / "baselines")
+    shapes = place.shapes(ALL, "train", preset.architecture.resolution)
     denoiser = Denoiser.fit(
-        shapes.voxels.to(device),
+        shapes.voxels.to(place.device),
         num_iterations=DENOISER_ITERATIONS * (preset.first or preset.settings).num_iterations,
-        seed=seed,
+        seed=place.seed,
         progress=True,
         share=SHARE,
-        checkpoint=runs / f"denoiser_{preset.name}_{seed}.pt",
+        checkpoint=place.checkpoint("denoiser", preset.name),
     )
-    save_denoiser(denoiser_file(preset, weights), denoiser)
-    return denoiser
+    save_denoiser(denoiser_file(preset, place), denoiser)
 
 
-def judge(
-    model: Pretrained, train: ShapeSet, test: ShapeSet, seed: int, *, preset: Conditional, weights: Path = WEIGHTS
-) -> dict:
+def judge(preset: Conditional, category: str, model: Pretrained, place: Workplace) -> Facts:
     """Errors on the hidden voxels of the test shapes, and those of the baselines on the same masks."""
-    device = model.net.dense.weight.device
-    random = torch.Generator().manual_seed(seed + 1)
-    _, hidden = corrupt(test.voxels, SHARE, generator=random)
+    train, test = (place.shapes(category, split, preset.architecture.resolution) for split in ("train", "test"))
+    truth, device = test.voxels, model.device
+    random = torch.Generator().manual_seed(place.seed + 1)
+    _, hidden = corrupt(truth, SHARE, generator=random)
     began = time.perf_counter()
-    recovered = model.recover(test.voxels.to(device), hidden.to(device), progress="recovering").cpu()
-    metrics = {"seconds_sampling": time.perf_counter() - began} | errors(recovered, test.voxels, hidden)
+    recovered = model.recover(truth.to(device), hidden.to(device), progress="recovering").cpu()
+    metrics = {"seconds_sampling": time.perf_counter() - began} | errors(recovered, truth, hidden)
     baselines: dict[str, Any] = {
         "local_mean": LocalMean.fit(train.voxels),
         "training_mean": TrainingMean.fit(train.voxels),
         "nearest_shape": NearestShape.fit(train.voxels),
     }
-    if denoiser_file(preset, weights).exists():
-        baselines["denoiser"] = load_denoiser(denoiser_file(preset, weights))
+    if denoiser_file(preset, place).exists():
+        baselines["denoiser"] = load_denoiser(denoiser_file(preset, place))
     for name, baseline in baselines.items():
-        guess = baseline.recover(test.voxels, hidden)
-        metrics |= {f"{key}_{name}": value for key, value in errors(guess, test.voxels, hidden).items()}
-    corrupted = {kind: hide(test.voxels, kind, generator=random) for kind in KINDS}
+        guess = baseline.recover(truth, hidden)
+        metrics |= {f"{key}_{name}": value for key, value in errors(guess, truth, hidden).items()}
+    corrupted = {kind: hide(truth, kind, generator=random) for kind in KINDS}
     others: dict[str, dict[str, float]] = {}
     for kind, hidden in corrupted.items():
-        guess = model.recover(test.voxels.to(device), hidden.to(device)).cpu()
-        others[kind] = errors(guess, test.voxels, hidden) | {"share_hidden": hidden.double().mean().item()}
+        guess = model.recover(truth.to(device), hidden.to(device)).cpu()
+        others[kind] = errors(guess, truth, hidden) | {"share_hidden": hidden.double().mean().item()}
         for name in ("local_mean", "nearest_shape"):
-            guess = baselines[name].recover(test.voxels, hidden)
-            others[kind][f"recovery_error_{name}"] = recovery_error(guess, test.voxels, hidden)
-    flipped = flip(test.voxels, FLIPPED, generator=random)
+            guess = baselines[name].recover(truth, hidden)
+            others[kind][f"recovery_error_{name}"] = recovery_error(guess, truth, hidden)
+    flipped = flip(truth, FLIPPED, generator=random)
     guess = model.revise(flipped.to(device)).cpu()
-    everywhere = torch.ones_like(flipped, dtype=torch.bool)
-    others["flips"] = errors(guess, test.voxels, everywhere) | {"share_flipped": FLIPPED}
-    names = [test.categories[k] for k in test.labels.unique().tolist()]
-    paper = PAPER_TABLES["recovery_error"].get(names[0], {}) if len(names) == 1 else {}
+    others["flips"] = errors(guess, truth, torch.ones_like(flipped, dtype=torch.bool)) | {"share_flipped": FLIPPED}
+    paper = PAPER_TABLES["recovery_error"].get(category, {})
     facts = {"recovery_error": paper["ours-3"], **paper} if paper else {}
     return {"metrics": metrics, "paper": facts, "other_corruptions": others}
 

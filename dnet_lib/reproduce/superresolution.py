@@ -5,21 +5,21 @@ import time
 import torch.nn.functional as F
 from torch import Tensor
 
-from dnet_lib.checkpoints import Pretrained
-from dnet_lib.data import ShapeSet
 from dnet_lib.metrics import intersection_over_union
+from dnet_lib.presets import Conditional
+from dnet_lib.pretrained import Pretrained
+from dnet_lib.reproduce.workplace import Facts, Workplace
+from dnet_lib.starts import LowResolution
 from dnet_lib.voxels import down_scale, threshold, threshold_blocks, up_scale
 
-CATEGORIES = {"cpu": ("chair", "sofa", "toilet"), "cpu64": ("all",), "paper": ("chair", "sofa", "toilet")}
-"""What a preset is learned for, where nothing else is said."""
 
-
-def judge(model: Pretrained, train: ShapeSet, test: ShapeSet, seed: int, *, scale: int) -> dict:
+def judge(preset: Conditional, category: str, model: Pretrained, place: Workplace) -> Facts:
     """Errors and intersection over union on the test shapes, beside plain up-scaling; and how far the chain drifted."""
-    device = model.net.dense.weight.device
-    coarse = down_scale(test.voxels, scale)
+    assert isinstance(preset.starts, LowResolution)
+    truth, scale = place.shapes(category, "test", preset.architecture.resolution).voxels, preset.starts.scale
+    coarse = down_scale(truth, scale)
     began = time.perf_counter()
-    fine = model.super_resolve(coarse.to(device), progress="super-resolving").cpu()
+    fine = model.super_resolve(coarse.to(model.device), progress="super-resolving").cpu()
     metrics = {"seconds_sampling": time.perf_counter() - began}
     metrics["drift"] = (down_scale(fine, scale) - coarse).abs().max().item()
     guesses = {
@@ -28,10 +28,10 @@ def judge(model: Pretrained, train: ShapeSet, test: ShapeSet, seed: int, *, scal
         "_trilinear": F.interpolate(coarse, scale_factor=scale, mode="trilinear", align_corners=False),
     }
     for name, guess in guesses.items():
-        metrics |= {f"{key}{name}": value for key, value in errors(guess, test.voxels).items()}
+        metrics |= {f"{key}{name}": value for key, value in errors(guess, truth).items()}
     for name in ("", "_trilinear"):  # who knows a block's mean knows how many of its voxels are full
         guess = threshold_blocks(guesses[name], coarse)
-        metrics |= {f"{key}_counted{name}": value for key, value in errors(guess, test.voxels).items()}
+        metrics |= {f"{key}_counted{name}": value for key, value in errors(guess, truth).items()}
     return {"metrics": metrics, "paper": {}}
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from tqdm.auto import tqdm
 
@@ -16,6 +17,8 @@ NUM_POINTS = 100
 """Points of a learning curve."""
 SAVE_EVERY = 10
 """Iterations between checkpoints."""
+Curve = dict[str, list[float]]
+"""A list a column."""
 
 
 def follow(
@@ -24,8 +27,8 @@ def follow(
     settings: Settings,
     checkpoint: Path,
     point: Callable[[Record, ShapeSet], dict[str, float]] = lambda record, shapes: {},
-) -> dict[str, list]:
-    """Learn to the end, with a progress bar; resumes from `checkpoint`. Returns the learning curve, a list a column.
+) -> Curve:
+    """Learn to the end, with a progress bar; resumes from `checkpoint`. Returns the learning curve.
 
     `point` adds columns of its own to what an iteration measured.
     """
@@ -35,10 +38,10 @@ def follow(
 
 def watch(
     records: Iterable[Record], num_iterations: int, checkpoint: Path, point: Callable[[Record], dict[str, float]]
-) -> dict[str, list]:
+) -> Curve:
     """Draw a progress bar from the records of a learning loop, and keep its curve beside its checkpoint."""
     path = checkpoint.with_suffix(".curve.json")
-    curve: list[dict] = json.loads(path.read_text()) if checkpoint.exists() and path.exists() else []
+    curve: list[dict[str, Any]] = json.loads(path.read_text()) if checkpoint.exists() and path.exists() else []
     bar = tqdm(total=num_iterations, unit="iteration", desc="learning")
     for record in records:
         bar.update(record.iteration - bar.n)
