@@ -201,6 +201,12 @@ class DescriptorNet(nn.Module):
     forward = energy
 
 
+def device_of(net: nn.Module) -> torch.device:
+    """Where a network lies: its own `device`, or that of its first tensor."""
+    own: torch.device | None = getattr(net, "device", None)
+    return own or next((tensor.device for tensor in (*net.parameters(), *net.buffers())), torch.device("cpu"))
+
+
 def check_energies(e: Tensor, y: Tensor) -> Tensor:
     """Return what an energy gave for a batch (N, ...) if it is (N,), else raise `ShapeError`."""
     if not isinstance(e, Tensor) or e.shape != y.shape[:1]:

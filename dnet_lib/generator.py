@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
+from dnet_lib.energy import device_of
 from dnet_lib.errors import DivergedError, ShapeError
 from dnet_lib.files import Packed, weights, with_weights
 from dnet_lib.langevin import Generators, sample, white_noise
@@ -250,7 +251,7 @@ def alternate(
     finite, carrying the last good `state` (and `checkpoint`).
     """
     check_shapes(shapes, name="the observed shapes", resolution=net.layout.resolution)
-    device = net.device
+    device = device_of(net)
     random, shapes = torch.Generator(device).manual_seed(seed), shapes.to(device)
     optimizer = torch.optim.Adam(net.parameters(), lr=settings.learning_rate, betas=settings.betas)
     run = Parts(net=net, optimizer=optimizer, generator=random, latent=latents(net, len(shapes), random))

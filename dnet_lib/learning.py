@@ -12,7 +12,6 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -21,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from dnet_lib.energy import check_energies
+from dnet_lib.energy import check_energies, device_of
 from dnet_lib.errors import DivergedError, ShapeError
 from dnet_lib.fast import FrozenNet, freeze
 from dnet_lib.langevin import langevin, reflect, white_noise
@@ -124,8 +123,7 @@ class Run:
             groups = [{"params": given}]
         own = [{name: value for name, value in group.items() if name != "params"} for group in groups]
         first = [{name: value(0) if callable(value) else value for name, value in group.items()} for group in groups]
-        device = getattr(net, "device", None) or next(chain(net.parameters(), net.buffers())).device
-        generator = torch.Generator(device).manual_seed(seed + 1_000_003 * rank())
+        generator = torch.Generator(device_of(net)).manual_seed(seed + 1_000_003 * rank())
         averaged = None
         if settings.average is not None:
             averaged = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(settings.average)).requires_grad_(False)
@@ -166,7 +164,7 @@ class Run:
             "network": described(self.net),
             "starts": f"{type(self.starts).__name__} {numbers}",
             "data": f"{tuple(data.shape)} {fingerprint(data)}",
-            "seed": self.generator.initial_seed(),
+            "seed": self.generator.initial_seed() - 1_000_003 * rank(),
             "average": self.averaged is not None,
         }
 

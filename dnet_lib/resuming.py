@@ -131,16 +131,16 @@ def resumable(
 def resume(run: Resumable, checkpoint: str | Path, about: Mapping[str, Any], device: torch.device | str) -> None:
     """Let a run go on from its file; a run that is further than the file stays where it is."""
     state, written = read_state(checkpoint, device)
-    ours, theirs = about["belongs"], written["belongs"]
+    ours, theirs = about["belongs"], written.get("belongs", {})
     differ = [f"{k}: {theirs.get(k)}, not {ours.get(k)}" for k in {**theirs, **ours} if theirs.get(k) != ours.get(k)]
     if differ:
         raise CheckpointError(
             f"{checkpoint} is the checkpoint of another run ({'; '.join(differ)}): give this run a file of its own"
         )
-    ours, theirs = about["told"], written["told"]
+    ours, theirs = about["told"], written.get("told", {})
     changed = [f"{k} {ours[k]} (before: {theirs[k]})" for k in ours if k in theirs and theirs[k] != ours[k]]
     if changed:
-        warnings.warn(f"{checkpoint} goes on with other settings: {', '.join(changed)}", stacklevel=3)
+        warnings.warn(f"{checkpoint} goes on with other settings: {', '.join(changed)}", stacklevel=4)
     if state["iteration"] < run.iteration:
         return
     before = run.state_dict()
@@ -155,12 +155,12 @@ def resume(run: Resumable, checkpoint: str | Path, about: Mapping[str, Any], dev
 
 def write_state(state: dict[str, Any], path: str | Path, about: Mapping[str, Any]) -> None:
     """Write a run's state beside `path`, then rename; of several processes the first writes what all of them hold."""
-    states = [state] * world()
+    held = [dict(about) | {"state": state}] * world()
     if world() > 1:
-        dist.all_gather_object(states, state)
+        dist.all_gather_object(held, held[0])
     if rank() == 0:
         buffer = io.BytesIO()
-        torch.save({"format": FORMAT, "states": states, **about}, buffer)
+        torch.save({"format": FORMAT, "processes": held}, buffer)
         content = buffer.getvalue()
         with atomic_write(path) as part:
             part.write_bytes(content + hashlib.sha256(content).digest())
@@ -181,10 +181,11 @@ def read_state(path: str | Path, device: torch.device | str = "cpu") -> tuple[di
         raise CheckpointError(f"{path} was written by an earlier version of the library: delete it to begin anew")
     if not whole or not isinstance(held, dict) or held.get("format") != FORMAT:
         raise CheckpointError(f"{path} is damaged, or no checkpoint of a learning run: delete it to begin anew")
-    states = held.pop("states")
-    if len(states) != world():
-        raise CheckpointError(f"{path} was written by {len(states)} processes, and these are {world()}: start as many")
-    return states[rank()], held
+    count = len(held["processes"])
+    if count != world():
+        raise CheckpointError(f"{path} was written by {count} processes, and these are {world()}: start as many")
+    own = held["processes"][rank()]
+    return own.pop("state"), own
 
 
 def plain(settings: Mapping[str, Any]) -> dict[str, str]:

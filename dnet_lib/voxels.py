@@ -36,11 +36,14 @@ def check_batch(y: Tensor, *, name: str = "data", resolution: int | None = None)
 
     With `resolution` every axis of its grid must have so many entries.
     """
-    if not isinstance(y, Tensor) or not y.is_floating_point() or y.ndim < 2 or y.numel() == 0:
+    if not isinstance(y, Tensor) or not y.is_floating_point() or y.ndim < 2:
         found = f"{y.dtype} {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
-        raise ShapeError(f"{name} must be a non-empty float tensor (N, ...), not {found}: convert with .float()")
+        raise ShapeError(f"{name} must be a float tensor (N, ...), not {found}: convert with .float()")
+    if y.numel() == 0:
+        raise ShapeError(f"{name} is empty: {tuple(y.shape)}")
     if resolution is not None and any(side != resolution for side in sides(y)):
-        raise ShapeError(f"{name} must have {resolution} entries along each axis of its grid, not {tuple(y.shape)}")
+        wanted, found = (f"{side}^{len(sides(y))}" for side in (resolution, y.shape[-1]))
+        raise ShapeError(f"{name} must be {wanted} voxels, not {found}: {tuple(y.shape)}")
     if not bool(torch.isfinite(y).all()):
         raise ShapeError(f"{name} contains NaN or infinite values")
     return y
@@ -53,9 +56,7 @@ def check_shapes(y: Tensor, *, name: str = "shapes", resolution: int | None = No
         raise ShapeError(f"{name} must be a float tensor (N, 1, R, R, R), not {kind}: convert with .float()")
     if y.ndim != 5 or y.shape[1] != 1 or not y.shape[2] == y.shape[3] == y.shape[4]:
         raise ShapeError(f"{name} must have shape (N, 1, R, R, R), not {tuple(y.shape)}")
-    if resolution is not None and y.shape[2] != resolution:
-        raise ShapeError(f"{name} must be {resolution}^3 voxels, not {y.shape[2]}^3")
-    return check_batch(y, name=name)
+    return check_batch(y, name=name, resolution=resolution)
 
 
 def check_scale(scale: int) -> int:

@@ -28,11 +28,14 @@ from dnet_lib import (
     save_model,
     up_scale,
 )
-from dnet_lib.checkpoints import WEIGHTS, Chain, CheckpointError, Expanded, save_results
+from dnet_lib.checkpoints import WEIGHTS, save_results
+from dnet_lib.errors import CheckpointError
 from dnet_lib.files import atomic_write
 from dnet_lib.generator import GeneratorNet, Layout, Proposals, infer
-from dnet_lib.learning import write_state
-from dnet_lib.starts import CoarseGaussian, Histogram, Noise
+from dnet_lib.pretrained import Chain, Expanded
+from dnet_lib.priors import CoarseGaussian, Histogram
+from dnet_lib.resuming import write_state
+from dnet_lib.starts import Noise
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -42,7 +45,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 def model(start: bool | int = True, chain: Chain | None = None, **architecture) -> Pretrained:
     net = DescriptorNet(Architecture(4, ((3, 3, 2),), **architecture), weight_std=0.1, generator=seeded())
     coarse = up_scale(torch.rand(9, 1, 2, 2, 2, generator=seeded(1)), 2)
-    options = {"rank": 3, "num_chains": 4, "temperature": 0.64, "components": int(start)}
+    options = {"rank": 3, "temperature": 0.64, "components": int(start)}
     first = CoarseGaussian.fit(coarse, 2, **options) if start else None
     return Pretrained(net, 0.3, first, chain or Chain(5, 0.05, 0.5), {"category": "chair", "seed": 3, "who": "Čapek"})
 
@@ -60,7 +63,7 @@ def test_a_model_comes_back_to_the_bit(tmp_path, start, architecture):
     assert torch.equal(loaded.energy(y), saved.energy(y)) and torch.equal(loaded.score(y), saved.score(y))
     assert torch.equal(loaded(y), loaded.energy(y))
     assert loaded.net.architecture == saved.net.architecture and loaded.card == saved.card
-    assert (loaded.mean, loaded.settings) == (0.3, saved.settings) and (loaded.start is None) == (not start)
+    assert (loaded.mean, loaded.settings) == (0.3, saved.settings) and (loaded.prior is None) == (not start)
     assert torch.equal(loaded.sample(4, generator=seeded()), saved.sample(4, generator=seeded()))
     assert not any(p.requires_grad for p in loaded.net.parameters()) and not loaded.net.training
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["m.safetensors"]
@@ -71,7 +74,7 @@ def test_sampling_is_the_start_and_then_langevin(start):
     m = model(start)
     chain = list(m.chain(3, generator=seeded()))
     generator = seeded()
-    y = m.start.draw(3, generator) if start else torch.randn(3, 1, 4, 4, 4, generator=generator)
+    y = m.prior.draw(3, generator) if start else torch.randn(3, 1, 4, 4, 4, generator=generator)
     assert len(chain) == 6 and torch.equal(chain[0], y + 0.3)
     y = sample(y, m.net, num_steps=5, step_size=0.05, temperature=0.5, generator=generator)
     assert torch.equal(chain[-1], y + 0.3) and torch.equal(m.sample(3, generator=seeded()), y + 0.3)
@@ -171,7 +174,7 @@ def pyramid(kind: str = "histogram") -> Pretrained:
     y = torch.rand(9, 1, 4, 4, 4, generator=seeded(1))
     start = {
         "histogram": lambda: Histogram.fit(y, 4, bins=4),
-        "mixture": lambda: CoarseGaussian.fit(y, 2, rank=3, num_chains=4, components=2),
+        "mixture": lambda: CoarseGaussian.fit(y, 2, rank=3, components=2),
         "generator": lambda: generator_start(True),
         "noise": lambda: None,
     }[kind]()
@@ -200,7 +203,7 @@ KINDS += tuple(f"grids from {start}" for start in ("histogram", "mixture", "gene
 
 def networks(m: Pretrained) -> list[torch.nn.Module]:
     """All networks inside a model."""
-    start = m.grids[0].start
+    start = m.grids[0].prior
     return [*(g.net for g in m.grids), *([start.net] if isinstance(start, Proposals) else [])]
 
 
@@ -218,7 +221,7 @@ def test_models_of_grids_and_generators_come_back_to_the_bit(kind, tmp_path):
             equal(ours.net.state_dict(), theirs.net.state_dict()) and ours.net.architecture == theirs.net.architecture
         )
         assert (ours.mean, ours.settings, ours.card) == (theirs.mean, theirs.settings, theirs.card)
-        assert type(ours.start) is type(theirs.start)
+        assert type(ours.prior) is type(theirs.prior)
     for net in networks(loaded):
         assert not net.training and not any(p.requires_grad for p in net.parameters())
     save_model(tmp_path / "again.safetensors", loaded)
@@ -242,7 +245,7 @@ def test_half_precision_rounds_the_weights_of_every_network_and_nothing_else(kin
 
 def test_a_loaded_generator_still_infers(tmp_path):
     save_model(tmp_path / "m.safetensors", grown("generator"))
-    net, own = load_model(tmp_path / "m.safetensors").start.net, grown("generator").start.net
+    net, own = load_model(tmp_path / "m.safetensors").prior.net, grown("generator").prior.net
     y, options = torch.rand(3, 1, 4, 4, 4, generator=seeded()), {"num_steps": 4, "step_size": 0.01}
     assert torch.equal(infer(net, y, generator=seeded(), **options), infer(own, y, generator=seeded(), **options))
     assert net.layout == own.layout
@@ -317,7 +320,7 @@ def test_files_written_before_there_were_grids_and_generators_are_read(tmp_path)
     }
     held = {f"net.{name}": t for name, t in net.state_dict().items()}
     y = torch.rand(9, 1, 4, 4, 4, generator=seeded(1))
-    gaussian = CoarseGaussian.fit(y, 2, rank=3, num_chains=4, temperature=0.64)
+    gaussian = CoarseGaussian.fit(y, 2, rank=3, temperature=0.64)
     for start in (None, gaussian):
         if start is not None:
             held |= {"start.mean": start.mean, "start.factor": start.factor}
@@ -486,7 +489,7 @@ def test_a_full_disk_is_named_and_the_old_file_kept(tmp_path, what):
     net = DescriptorNet(Architecture(8, ((8, 6, 1),)))
     write = {
         "model": lambda: save_model(path, Pretrained(net, 0.3, None, Chain(1, 0.1), {})),
-        "run": lambda: write_state(Run.begin(net, Noise(1), Settings()).state(), path),
+        "run": lambda: write_state(Run.begin(net, Noise(1), Settings()).state_dict(), path, {}),
         "results": lambda: save_results("synthesis", "big", {"x": list(range(10_000))}, folder=tmp_path),
     }[what]
     with files_of_at_most(4000), pytest.raises(OSError, match=r"could not write .*big\.json.*unchanged"):

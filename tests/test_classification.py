@@ -5,28 +5,31 @@ import pytest
 import torch
 
 from dnet_lib import Architecture, DescriptorNet, load_results, load_shapes, save_model
-from dnet_lib.checkpoints import Chain, CheckpointError, Pretrained
-from dnet_lib.reproduce import classification
+from dnet_lib.errors import CheckpointError
+from dnet_lib.features import labelled
+from dnet_lib.pretrained import Chain, Pretrained
+from dnet_lib.reproduce import classification, workplace
+from dnet_lib.reproduce.workplace import Workplace
 
 TINY = Architecture(16, ((8, 6, 2), (8, 4, 2)))
 
 
 def test_labelled_rows_are_a_share_of_each_category_and_two_at_least():
     labels = np.repeat([0, 1, 2], [100, 40, 5])
-    rows = classification.labelled(labels, 0.1, draw=0)
+    rows = labelled(labels, 0.1, draw=0)
     assert list(np.bincount(labels[rows])) == [10, 4, 2]
     assert len(set(rows)) == len(rows)
-    assert set(rows) != set(classification.labelled(labels, 0.1, draw=1))
-    assert list(classification.labelled(labels, 1.0, draw=0)) == list(range(145))
+    assert set(rows) != set(labelled(labels, 0.1, draw=1))
+    assert list(labelled(labels, 1.0, draw=0)) == list(range(145))
 
 
 def test_the_results_of_a_tiny_network(tmp_path, monkeypatch):
     monkeypatch.setattr(classification, "SHARES", (0.02, 1.0))
     monkeypatch.setattr(classification, "DRAWS", 2)
-    monkeypatch.setattr(classification, "load_shapes", lambda name, category, split, resolution: small(split))
+    monkeypatch.setattr(workplace, "load_shapes", lambda name, category, split, resolution: small(split))
     net = DescriptorNet(TINY, generator=torch.Generator().manual_seed(1))
     save_model(tmp_path / "synthesis" / "all.safetensors", Pretrained(net, 0.1, None, Chain(4, 0.02), {}))
-    classification.reproduce(data="furniture", seed=0, weights=tmp_path, results=tmp_path)
+    classification.reproduce(Workplace("furniture", weights=tmp_path, results=tmp_path))
     facts = load_results("classification", folder=tmp_path)["all"]
     few, test = facts["few_labels"], small("test")
     assert facts["num_features"] == {"trained": 8 * 8 + 8 * 8, "untrained": 8 * 8 + 8 * 8, "voxels": 512}
@@ -59,4 +62,4 @@ def small(split: str):
 
 def test_without_the_model_it_says_what_is_missing(tmp_path):
     with pytest.raises(CheckpointError, match="no weights"):
-        classification.reproduce(data="furniture", seed=0, weights=tmp_path, results=tmp_path)
+        classification.reproduce(Workplace("furniture", weights=tmp_path, results=tmp_path))

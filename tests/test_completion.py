@@ -3,7 +3,6 @@
 import json
 import math
 from dataclasses import replace
-from functools import partial
 
 import pytest
 import torch
@@ -20,15 +19,19 @@ from dnet_lib import (
     load_shapes,
     recovery_error,
     save_model,
+    tables,
     threshold,
     up_scale,
 )
 from dnet_lib.baselines import Denoiser, LocalMean, NearestShape, TrainingMean
 from dnet_lib.baselines.denoiser import AutoEncoder, learn_to_denoise, load_denoiser, save_denoiser
-from dnet_lib.checkpoints import Chain, CheckpointError
+from dnet_lib.errors import CheckpointError
 from dnet_lib.presets import FULL, SUPER
+from dnet_lib.pretrained import Chain
 from dnet_lib.reproduce import __main__ as command
-from dnet_lib.reproduce import conditional, recovery, superresolution, tables
+from dnet_lib.reproduce.drive import evaluate, train
+from dnet_lib.reproduce.experiments import EXPERIMENTS
+from dnet_lib.reproduce.workplace import Workplace
 from dnet_lib.starts import Corrupted, LowResolution
 from dnet_lib.voxels import KINDS, corrupt, fill_hidden, flip, hide
 
@@ -229,16 +232,16 @@ TINY = Settings(num_iterations=12, num_steps=3, step_size=0.2, temperature=0.0, 
 RECOVERY = replace(FULL, architecture=Architecture(16, ((8, 4, 2), (8, 4, 2)), "silu"), settings=TINY, first=TINY)
 
 
-def places(folder):
-    return {name: folder / name for name in ("runs", "weights", "results")}
+def at(folder, **changes) -> Workplace:
+    return Workplace(
+        **{"data": "furniture", **{name: folder / name for name in ("runs", "weights", "results")}, **changes}
+    )
 
 
 def test_recovery_is_learned_for_all_then_for_one_and_judged_with_its_baselines(tmp_path):
-    judge = partial(recovery.judge, preset=RECOVERY, weights=tmp_path / "weights")
-    options = {"data": "furniture", "seed": 0, **places(tmp_path)}
-    facts = conditional.reproduce(RECOVERY, "sofa", judge, **options)
+    facts = train(EXPERIMENTS["table4"], RECOVERY, "sofa", at(tmp_path))
     for name in ("all", "sofa"):
-        assert load_model(tmp_path / "weights" / "recovery" / f"{name}.safetensors").net.architecture.resolution == 16
+        assert load_model(tmp_path / "weights" / "recovery" / f"{name}.safetensors").net.resolution == 16
     assert set(facts["other_corruptions"]) == {*KINDS, "flips"}
     assert facts["paper"]["recovery_error"] == 0.0068 and facts["dataset"]["num_train"] == 100
     json.dumps(facts, allow_nan=False)
@@ -253,16 +256,14 @@ def test_recovery_is_learned_for_all_then_for_one_and_judged_with_its_baselines(
     assert line[0] == "sofa" and line[1] == metrics["recovery_error"] == mean[1] and len(header) == len(line)
     assert "paper, ours-2" in header and line[header.index("paper, ours-2")] == 0.0071
 
-    again = {k: v for k, v in options.items() if k != "runs"}
-    same = conditional.evaluate(RECOVERY, "sofa", judge, **again)["metrics"]
-    other = conditional.evaluate(RECOVERY, "sofa", judge, **again | {"seed": 5})["metrics"]
-    assert same["recovery_error"] == metrics["recovery_error"] != other["recovery_error"]
+    same, other = (evaluate(EXPERIMENTS["table4"], RECOVERY, "sofa", at(tmp_path, seed=seed)) for seed in (0, 5))
+    assert same["metrics"]["recovery_error"] == metrics["recovery_error"] != other["metrics"]["recovery_error"]
+    assert same["judged"]["seed"] == 0 and other["judged"]["seed"] == 5 and other["seed"] == 0
 
 
 def test_super_resolution_is_judged_beside_plain_up_scaling(tmp_path):
     preset = replace(SUPER, architecture=RECOVERY.architecture, settings=TINY)
-    judge = partial(superresolution.judge, scale=4)
-    facts = conditional.reproduce(preset, "sofa", judge, data="furniture", seed=0, **places(tmp_path))
+    facts = train(EXPERIMENTS["superresolution"], preset, "sofa", at(tmp_path))
     metrics = facts["metrics"]
     assert metrics["drift"] < 1e-5
     test = load_shapes("furniture", "sofa", "test", 16).voxels
@@ -277,33 +278,24 @@ def test_super_resolution_is_judged_beside_plain_up_scaling(tmp_path):
 
 def test_a_shared_model_is_learned_once_and_serves_every_category(tmp_path):
     preset = replace(RECOVERY, first=None, shared=True)
-    judge = partial(recovery.judge, preset=preset, weights=tmp_path / "weights")
-    options = {"data": "furniture", "seed": 0, **places(tmp_path)}
     for category in ("sofa", "bed"):
-        facts = conditional.reproduce(preset, category, judge, **options)
+        facts = train(EXPERIMENTS["table4"], preset, category, at(tmp_path))
         assert facts["dataset"]["num_train"] == 1000 and facts["metrics"]["recovery_error"] > 0
     assert [path.stem for path in (tmp_path / "weights" / "recovery").iterdir()] == ["all"]
     assert {path.stem for path in (tmp_path / "results" / "recovery").iterdir()} == {"all", "sofa", "bed"}
-    renewed = conditional.evaluate(
-        preset,
-        "bed",
-        judge,
-        **{k: v for k, v in options.items() if k not in ("runs", "results")},
-        results=tmp_path / "r",
-    )
-    assert renewed["preset"]["name"] == "full" and renewed["metrics"]["recovery_error"] == pytest.approx(
-        facts["metrics"]["recovery_error"]
-    )
+    renewed = evaluate(EXPERIMENTS["table4"], preset, "bed", at(tmp_path, results=tmp_path / "r"))
+    assert renewed["preset"]["name"] == "full"
+    assert renewed["metrics"]["recovery_error"] == pytest.approx(facts["metrics"]["recovery_error"])
 
 
 @pytest.mark.parametrize("shared", [False, True])
 def test_the_command_trains_the_auto_encoder_beside_one_model_of_all(tmp_path, monkeypatch, capsys, shared):
     preset = replace(RECOVERY, first=None if shared else TINY, shared=shared)
-    monkeypatch.setattr(command, "RECOVERY", {"full": preset})
-    monkeypatch.setattr(command, "CATEGORIES", ("sofa", "all"))
-    options = {"category": None, "preset": "full", "evaluate": False, "data": "furniture", "seed": 0}
-    options |= {"iterations": None, "device": "cpu"}
-    command.run({"experiment": "table4", **options, **places(tmp_path)})
+    small = replace(EXPERIMENTS["table4"], presets={"full": preset}, categories=lambda preset: ("sofa", "all"))
+    monkeypatch.setitem(EXPERIMENTS, "table4", small)
+    options = [word for name in ("runs", "weights", "results") for word in (f"--{name}", str(tmp_path / name))]
+    monkeypatch.setattr("sys.argv", ["reproduce", "table4", "--data", "furniture", *options])
+    command.main()
     assert load_denoiser(tmp_path / "weights" / "baselines" / "denoiser_full.safetensors")
     assert "auto-encoder" in capsys.readouterr().out
 

@@ -10,7 +10,8 @@ from test_learning import equal, told
 from dnet_lib import Architecture, DescriptorNet, Run, Settings, learn, sample
 from dnet_lib.cooperative import Teaching
 from dnet_lib.generator import GeneratorNet, Layout, Proposals
-from dnet_lib.learning import learning_step, read_state
+from dnet_lib.learning import learning_step
+from dnet_lib.resuming import read_state
 
 CENTRE = 0.37
 
@@ -144,7 +145,7 @@ def test_it_resumes_from_the_descriptors_checkpoint(tmp_path):
                 assert told(r) == records[r.iteration]
                 if r.iteration == stop:
                     break
-        assert equal(run.state(), whole.state()) and equal(read_state(path), whole.state())
+        assert equal(run.state_dict(), whole.state_dict()) and equal(read_state(path)[0], whole.state_dict())
         assert equal(run.starts.proposals.net.state_dict(), whole.starts.proposals.net.state_dict())
 
 
@@ -152,11 +153,11 @@ def test_a_state_is_a_copy_and_can_be_restored():
     run = taught()
     steps = learn(run, DATA, SETTINGS)
     [next(steps) for _ in range(3)]
-    state = run.state()
+    state = run.state_dict()
     kept = copy.deepcopy(state)
     last = told(list(steps)[-1])
     assert equal(state, kept), "going on changed the state"
-    run.restore(state)
+    run.load_state_dict(state)
     assert told(list(learn(run, DATA, SETTINGS))[-1]) == last and equal(state, kept)
 
 

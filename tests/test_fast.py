@@ -18,7 +18,6 @@ from dnet_lib import (
     Settings,
     ShapeError,
     chain_generators,
-    fast,
     hidden_voxels,
     langevin,
     langevin_step,
@@ -28,9 +27,11 @@ from dnet_lib import (
     load_shapes,
     sample,
 )
-from dnet_lib.convolutions import METHODS, Choice, Geometry, Separable, candidates
 from dnet_lib.energy import energy_and_gradient
-from dnet_lib.fast import FrozenNet, StaleError, freeze, geometry
+from dnet_lib.errors import StaleError
+from dnet_lib.fast import FrozenNet, freeze, geometry, plan
+from dnet_lib.fast import frozen as frozen_room
+from dnet_lib.fast.convolutions import METHODS, Choice, Geometry, Separable, candidates
 from dnet_lib.starts import Persistent, noise
 
 
@@ -152,10 +153,10 @@ CHOICES = [Choice("DFT", 6), Choice("Toom-Cook", 3)]
 def test_any_number_of_chains_in_blocks(monkeypatch):
     net, y = network(SMALL), torch.randn(13, 1, 12, 12, 12)
     whole = FrozenNet(net, num_chains=13, choices=CHOICES)
-    fast.plan.cache_clear()
-    monkeypatch.setattr(fast, "BUFFERS", 2**19)
+    plan.cache_clear()
+    monkeypatch.setattr(frozen_room, "BUFFERS", 2**19)
     blocks = FrozenNet(net, num_chains=13, choices=CHOICES)
-    fast.plan.cache_clear()
+    plan.cache_clear()
     assert 1 <= blocks.block < 13 <= whole.block
     for got, wanted in zip(blocks.energy_and_gradient(y), whole.energy_and_gradient(y), strict=True):
         torch.testing.assert_close(got, wanted)
@@ -227,7 +228,7 @@ def test_sample_takes_it_by_itself_and_agrees(metropolis, projected, monkeypatch
     net = network(Architecture(32, ((32, 16, 3), (20, 6, 2)), activation="silu"))
     y = 0.5 * torch.randn(3, 1, 32, 32, 32, generator=torch.Generator().manual_seed(1))
     made = []
-    monkeypatch.setattr(fast, "FrozenNet", lambda *a, **k: made.append(FrozenNet(*a, **k)) or made[-1])
+    monkeypatch.setattr(frozen_room, "FrozenNet", lambda *a, **k: made.append(FrozenNet(*a, **k)) or made[-1])
     options = {
         "num_steps": 30,
         "step_size": 0.01,

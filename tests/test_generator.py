@@ -24,7 +24,7 @@ from dnet_lib.generator import (
     latents,
     regress,
 )
-from dnet_lib.learning import read_state
+from dnet_lib.resuming import read_state
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -365,8 +365,8 @@ def test_alternation_resumes_from_its_checkpoint(save_every, tmp_path):
                 break
     assert equal(net.state_dict(), whole.state_dict()) and seen == set(range(1, 9))
     assert [p.name for p in path.parent.iterdir()] == ["run.pt"]
-    assert equal(read_state(path)["net"], whole.state_dict())
-    assert list(alternate(tiny(), SHAPES, SHORT, checkpoint=path)) == []
+    assert equal(read_state(path)[0]["net"], whole.state_dict())
+    assert list(alternate(tiny(), SHAPES, SHORT, seed=4, checkpoint=path)) == []
 
 
 @pytest.mark.parametrize("other", ["network", "shapes", "file"])
@@ -391,7 +391,7 @@ def test_an_alternation_that_diverges_says_so_and_keeps_the_last_good_state(num_
     kept = caught.value.state
     assert kept["iteration"] == 0 and equal(kept["net"], first) and not equal(net.state_dict(), first)
     assert caught.value.checkpoint == str(tmp_path / "run.pt")
-    assert equal(read_state(tmp_path / "run.pt")["net"], first)
+    assert equal(read_state(tmp_path / "run.pt")[0]["net"], first)
 
 
 def test_shapes_an_alternation_cannot_learn_are_named():

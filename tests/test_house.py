@@ -18,22 +18,11 @@ LIBRARY, PREPARATION = ROOT / "dnet_lib", ROOT / "data_prep"
 
 # Each room imports only rooms above it.
 ROOMS = (
-    *("files", "voxels", "data", "energy", "convolutions", "fast", "projections", "langevin", "starts", "learning"),
-    *(
-        "generator",
-        "multigrid",
-        "cooperative",
-        "features",
-        "metrics",
-        "diagnostics",
-        "checkpoints",
-        "classify",
-        "baselines",
-        "presets",
-        "viz",
-        "widgets",
-        "reproduce",
-    ),
+    *("errors", "schedules", "files", "voxels", "data", "resuming"),  # the ground
+    *("energy", "fast", "projections", "langevin"),  # the mathematics
+    *("priors", "starts", "learning", "generator", "cooperative", "multigrid"),  # the one loop, and what joins it
+    *("pretrained", "checkpoints", "metrics", "diagnostics", "features", "judges", "baselines"),  # is it good
+    *("paper", "presets", "tables", "viz", "widgets", "reproduce"),
 )
 
 

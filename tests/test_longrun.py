@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from dnet_lib import Architecture, DescriptorNet, GaussianEnergy, load_pretrained, load_results, load_shapes, threshold
-from dnet_lib.checkpoints import Chain, Pretrained
-from dnet_lib.langevin import DivergedError
-from dnet_lib.reproduce import longrun
-from dnet_lib.starts import CoarseGaussian
+from dnet_lib.errors import DivergedError
+from dnet_lib.pretrained import Chain, Pretrained
+from dnet_lib.priors import CoarseGaussian
+from dnet_lib.reproduce import longrun, workplace
+from dnet_lib.reproduce.workplace import Workplace
 
 H, S = 0.05, 0.5
 
@@ -71,14 +72,14 @@ def test_annealing_ends_without_noise():
 def tiny(monkeypatch) -> Pretrained:
     shapes = load_shapes("furniture", "toilet")
     net = DescriptorNet(Architecture(32, ((4, 8, 8),)), weight_std=0.05, generator=random()).requires_grad_(False)
-    start = CoarseGaussian.fit(shapes.voxels, 4, rank=8, num_chains=4)
+    start = CoarseGaussian.fit(shapes.voxels, 4, rank=8)
     model = Pretrained(net, shapes.mean, start, Chain(4, H), {"dataset": {"name": "furniture"}})
-    monkeypatch.setattr(longrun, "load_pretrained", lambda name, device: model)
+    monkeypatch.setattr(workplace, "load_model", lambda path, device: model)
     return model
 
 
 def test_the_long_run_passes_by_the_samples_of_the_model(tiny, tmp_path):
-    longrun.longrun(num_chains=3, num_steps=6, temperatures=(0.0, 0.2), seed=5, results=tmp_path)
+    longrun.longrun(Workplace(seed=5, results=tmp_path), num_chains=3, num_steps=6, temperatures=(0.0, 0.2))
     facts = load_results("temperature", folder=tmp_path)["longrun"]
     assert (facts["trained"], facts["resolution"], set(facts["runs"])) == (4, 32, {"0", "0.2"})
     cold, hot = facts["runs"]["0"], facts["runs"]["0.2"]
@@ -100,12 +101,13 @@ def test_an_interrupted_long_run_leaves_nothing(tiny, tmp_path, monkeypatch):
 
     monkeypatch.setattr(longrun, "follow", once)
     with pytest.raises(KeyboardInterrupt):
-        longrun.longrun(num_chains=2, num_steps=4, results=tmp_path)
+        longrun.longrun(Workplace(results=tmp_path), num_chains=2, num_steps=4)
     assert not list(tmp_path.rglob("*"))
 
 
 def test_the_ladder_measures_what_it_says(tiny, tmp_path):
-    facts = longrun.ladder(num_samples=3, num_alike=2, num_seeds=2, seed=4, data="furniture", results=tmp_path)
+    place = Workplace("furniture", seed=4, results=tmp_path)
+    facts = longrun.ladder(place, num_samples=3, num_alike=2, num_seeds=2)
     assert facts == load_results("temperature", folder=tmp_path)["ladder"]
     rows = facts["rows"]
     assert all(len(column) == 2 for row in rows.values() for column in row.values())
@@ -116,13 +118,14 @@ def test_the_ladder_measures_what_it_says(tiny, tmp_path):
     made = tiny.sample(3, generator=random(4)) - tiny.mean
     assert rows["0"]["energy"][0] == pytest.approx(tiny.energy(made).mean().item(), rel=1e-5)
     assert all(0 <= p <= 1 for row in rows.values() for p in row["class_probability"])
-    assert "nearest" not in longrun.ladder(num_samples=2, num_alike=2, num_seeds=1, results=tmp_path)["rows"]["0"]
+    without = longrun.ladder(Workplace(results=tmp_path), num_samples=2, num_alike=2, num_seeds=1)
+    assert "nearest" not in without["rows"]["0"]
 
 
 @pytest.mark.slow
 def test_the_contrast_is_the_same_again(tmp_path):
     options = {"num_iterations": 2, "num_steps": 25, "num_chains": 4}
-    first, second = (longrun.contrast(**options, results=tmp_path) for _ in range(2))
+    first, second = (longrun.contrast(Workplace(results=tmp_path), **options) for _ in range(2))
     assert first["runs"] == second["runs"]
     noisy, quiet, renewed = (
         first["runs"][name] for name in ("with noise", "without noise", "with noise, chains renewed")

@@ -25,7 +25,7 @@ from dnet_lib import (
     one_nn_accuracy,
     recovery_error,
 )
-from dnet_lib.presets import PAPER_TABLES
+from dnet_lib.paper import PAPER_TABLES
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -9,11 +9,14 @@ import pytest
 import torch
 
 from dnet_lib import Architecture, load_model, load_results, load_shapes
-from dnet_lib.checkpoints import Chain
 from dnet_lib.generator import Layout
 from dnet_lib.learning import Settings
 from dnet_lib.presets import CPU, FULL, GRIDS, PAPER, TEACHING, CoarseStart, Conditional, Synthesis, shortened
-from dnet_lib.reproduce import budget, cooperative, multigrid, synthesis
+from dnet_lib.pretrained import Chain
+from dnet_lib.reproduce import budget, synthesis
+from dnet_lib.reproduce.drive import evaluate, train
+from dnet_lib.reproduce.experiments import EXPERIMENTS
+from dnet_lib.reproduce.workplace import Workplace
 
 TINY = Architecture(16, ((8, 6, 2), (8, 4, 2)))
 SETTINGS = Settings(num_iterations=24, num_steps=4, step_size=0.02, temperature=0.0, batch_size=8)
@@ -23,9 +26,14 @@ PRESETS = {
 }
 
 
+def at(folder, **changes) -> Workplace:
+    return Workplace(
+        **{"data": "furniture", **{name: folder / name for name in ("runs", "weights", "results")}, **changes}
+    )
+
+
 def run(preset: Synthesis, folder) -> dict:
-    places = {name: folder / name for name in ("runs", "weights", "results")}
-    return synthesis.reproduce(preset, "toilet", data="furniture", seed=0, **places)
+    return train(EXPERIMENTS["synthesis"], preset, "toilet", at(folder))
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -104,26 +112,23 @@ SMALL_TEACHING = replace(
 
 
 @pytest.mark.parametrize(
-    ("preset", "train", "also"),
-    [(SMALL_GRIDS, multigrid.train, None), (SMALL_TEACHING, cooperative.train, cooperative.reconstructed)],
-    ids=["multigrid", "cooperative"],
+    ("preset", "name"), [(SMALL_GRIDS, "multigrid"), (SMALL_TEACHING, "cooperative")], ids=["multigrid", "cooperative"]
 )
-def test_what_is_trained_is_published_and_judged_again_alike(tmp_path, preset, train, also):
-    places = {name: tmp_path / name for name in ("weights", "results")}
-    options = {"data": "furniture", "seed": 3, "also": also, **places}
-    facts = synthesis.make(preset, "toilet", train, runs=tmp_path / "runs", **options)
-    (written,) = load_results(preset.experiment, folder=places["results"]).values()
+def test_what_is_trained_is_published_and_judged_again_alike(tmp_path, preset, name):
+    place, experiment, also = at(tmp_path, seed=3), EXPERIMENTS[name], name == "cooperative"
+    facts = train(experiment, preset, "toilet", place)
+    (written,) = load_results(preset.experiment, folder=place.results).values()
     assert written == json.loads(json.dumps(facts)) and written["seed"] == 3 and written["seconds"] > 0
     assert written["dataset"]["name"] == "furniture" and len(written["dataset"]["sha256"]) == 64
     assert written["preset"]["name"] == "cpu" and written["curve"]["iteration"] == [1, 2, 3, 4]
-    model = load_model(places["weights"] / preset.experiment / "toilet.safetensors")
+    model = load_model(place.weights / preset.experiment / "toilet.safetensors")
     assert model.card["preset"] == written["preset"]
-    again = synthesis.evaluate(preset, "toilet", **options)
+    again = evaluate(experiment, preset, "toilet", place)
     for part in ("metrics", "start", *(["reconstruction"] if also else [])):
         assert {k: v for k, v in again[part].items() if not k.startswith("seconds")} == {
             k: v for k, v in facts[part].items() if not k.startswith("seconds")
         }
-    if also is None:
+    if not also:
         assert [m.net.architecture.resolution for m in model.grids] == [4, 16] and "value_4" in written["curve"]
     else:
         test = load_shapes("furniture", "toilet", "test", 16).voxels
@@ -135,14 +140,15 @@ def test_all_methods_get_the_same_time_and_finished_runs_are_kept(tmp_path, monk
     small = {"multigrid": SMALL_GRIDS, "plain": SMALL_GRIDS, "teaching": SMALL_TEACHING}
     monkeypatch.setattr(budget, "GRIDS", SMALL_GRIDS)
     monkeypatch.setattr(budget, "METHODS", {name: (budget.METHODS[name][0], preset) for name, preset in small.items()})
-    monkeypatch.setattr(budget, "SEEDS", (0,))
+    monkeypatch.setattr(budget, "NUM_SEEDS", 1)
     monkeypatch.setattr(budget, "NUM_MOMENTS", 2)
     monkeypatch.setattr(budget, "NUM_SAMPLES", 8)
     monkeypatch.setattr(budget, "WANTED", ("coverage", "ratio"))  # no judge knows 16^3
-    facts = budget.reproduce("toilet", data="furniture", minutes=0.01, results=tmp_path)
+    place = Workplace("furniture", results=tmp_path)
+    facts = budget.reproduce(place, category="toilet", minutes=0.01)
     assert [(run["method"], run["seed"]) for run in facts["runs"]] == [(name, 0) for name in small]
     for run in facts["runs"]:
         assert run["iterations"] > 0 and 0 < run["minutes"][0] <= run["minutes"][1]
         assert len(run["coverage"]) == 2 and facts["metrics"][f"coverage_{run['method']}"] == run["coverage"][-1]
     monkeypatch.setattr(budget, "trace", lambda *_, **__: pytest.fail("nothing is left to run"))
-    assert budget.reproduce("toilet", data="furniture", minutes=0.01, results=tmp_path)["runs"] == facts["runs"]
+    assert budget.reproduce(place, category="toilet", minutes=0.01)["runs"] == facts["runs"]

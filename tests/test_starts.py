@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from dnet_lib import ShapeError, chain_generators, down_scale, up_scale
-from dnet_lib.starts import CoarseGaussian, Coarser, Data, Histogram, Noise, Persistent, PersistentData, noise
+from dnet_lib.priors import CoarseGaussian, Histogram
+from dnet_lib.starts import Coarser, Data, Fresh, Noise, Persistent, PersistentData, noise
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -40,7 +41,7 @@ def test_noise_is_white_and_fresh():
     start, generator = Noise(2), seeded()
     assert not torch.equal(*(start.begin(OBSERVED, INDEX, generator)[0] for _ in range(2)))
     assert start.begin(OBSERVED.double(), INDEX, generator)[0].dtype == torch.float64
-    assert start.state() == {}
+    assert start.state_dict() == {}
 
 
 def test_first_shapes_for_persistent_chains():
@@ -122,13 +123,13 @@ def test_a_restored_start_goes_on_as_if_nothing_had_happened(make):
     start, generator = make(), seeded()
     go_on(start, generator, 4)
     file = io.BytesIO()
-    torch.save((start.state(), generator.get_state()), file)
+    torch.save((start.state_dict(), generator.get_state()), file)
     go_on(start, generator, 4)
 
     file.seek(0)
     state, numbers = torch.load(file, weights_only=True)
     again, generator = make(), seeded(9)
-    again.restore(copy.deepcopy(state))
+    again.load_state_dict(copy.deepcopy(state))
     generator.set_state(numbers)
     go_on(again, generator, 4)
     assert torch.equal(again.chains, start.chains)
@@ -145,14 +146,16 @@ def shapes_with_two_axes(n: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tens
 def test_the_coarse_gaussian_has_the_datas_mean_and_covariance():
     shapes, _, _ = shapes_with_two_axes(300)
     coarse = down_scale(shapes, 2).flatten(1)
-    start = CoarseGaussian.fit(shapes, 2, rank=2, num_chains=5)
-    torch.testing.assert_close(start.mean, coarse.mean(0))
+    start = CoarseGaussian.fit(shapes, 2, rank=2)
+    torch.testing.assert_close(start.mean.flatten(), coarse.mean(0))
     torch.testing.assert_close(start.factor.T @ start.factor, torch.cov(coarse.T), rtol=1e-4, atol=1e-6)
-    y, projection = start.begin(shapes[:2], None, seeded())
-    assert projection is None and y.shape == (5, 1, 4, 4, 4) and start.state() == {}
+    fresh = Fresh(start, 5)
+    y, projection = fresh.begin(shapes[:2], None, seeded())
+    assert projection is None and y.shape == (5, 1, 4, 4, 4) and fresh.state_dict() == {}
+    assert torch.equal(y, start.draw(5, seeded()))
     torch.testing.assert_close(up_scale(down_scale(y, 2), 2), y)
     for temperature in (1.0, 0.25):
-        start = CoarseGaussian.fit(shapes, 2, rank=2, num_chains=5, temperature=temperature)
+        start = CoarseGaussian.fit(shapes, 2, rank=2, temperature=temperature)
         n = 20_000
         drawn = down_scale(start.draw(n, seeded(1)), 2).flatten(1) + shapes.mean()
         covariance = temperature * torch.cov(coarse.T)
@@ -164,14 +167,14 @@ def test_the_coarse_gaussian_has_the_datas_mean_and_covariance():
 
 def test_the_leading_axis_comes_first():
     shapes, u, v = shapes_with_two_axes(4000)
-    start = CoarseGaussian.fit(shapes, 2, rank=1, num_chains=5)
+    start = CoarseGaussian.fit(shapes, 2, rank=1)
     assert start.factor.shape == (1, 8)
     assert abs((start.factor[0] @ u).item()) == pytest.approx(0.1, rel=5 / math.sqrt(2 * 4000))
     assert abs((start.factor[0] @ v).item()) < 0.01
 
 
 def test_coarse_draws_do_not_depend_on_how_chains_are_batched():
-    start = CoarseGaussian.fit(shapes_with_two_axes(30)[0], 2, rank=2, num_chains=5)
+    start = CoarseGaussian.fit(shapes_with_two_axes(30)[0], 2, rank=2)
     whole = start.draw(6, chain_generators(0, 6))
     parts = torch.cat([start.draw(2, chain_generators(0, 2)), start.draw(4, chain_generators(0, 4, first=2))])
     torch.testing.assert_close(whole, parts)
@@ -180,7 +183,7 @@ def test_coarse_draws_do_not_depend_on_how_chains_are_batched():
 @pytest.mark.parametrize("rank", [0, -1, 30, 1000])
 def test_more_axes_than_shapes_are_refused(rank):
     with pytest.raises(ShapeError, match="30 shapes span at most 29 principal axes"):
-        CoarseGaussian.fit(shapes_with_two_axes(30)[0], 2, rank=rank, num_chains=5)
+        CoarseGaussian.fit(shapes_with_two_axes(30)[0], 2, rank=rank)
 
 
 def test_a_mixture_of_coarse_gaussians_finds_the_groups_nobody_named():
@@ -190,12 +193,12 @@ def test_a_mixture_of_coarse_gaussians_finds_the_groups_nobody_named():
     kinds[0, :, :4], kinds[1, :, 4:] = 1, 1
     which = (torch.arange(200) % 4 == 0).long()  # a quarter is of the second kind
     y = (kinds[which] + 0.1 * torch.randn(200, 1, 8, 8, 8, generator=random)).clamp(0, 1)
-    start = CoarseGaussian.fit(y, 2, rank=4, num_chains=4, components=2, temperature=0.25)
+    start = CoarseGaussian.fit(y, 2, rank=4, components=2, temperature=0.25)
     drawn = start.draw(400, torch.Generator().manual_seed(1)) + start.centre
     to_kinds = (drawn[:, None] - y[which.argsort()][[0, -1]][None]).flatten(2).norm(dim=2)
     assert (to_kinds.min(1).values < 0.3 * to_kinds.max(1).values).all()  # none lies between
     assert (to_kinds.argmin(1) == 1).float().mean() == pytest.approx(0.25, abs=0.07)
-    single = CoarseGaussian.fit(y, 2, rank=4, num_chains=4, temperature=0.25)
+    single = CoarseGaussian.fit(y, 2, rank=4, temperature=0.25)
     between = single.draw(400, torch.Generator().manual_seed(1)) + start.centre
     to_kinds = (between[:, None] - y[which.argsort()][[0, -1]][None]).flatten(2).norm(dim=2)
     assert not (to_kinds.min(1).values < 0.3 * to_kinds.max(1).values).all()
@@ -204,7 +207,7 @@ def test_a_mixture_of_coarse_gaussians_finds_the_groups_nobody_named():
 def test_a_mixture_draws_with_the_moments_of_its_parts():
     weights, means = torch.tensor([0.3, 0.7]), torch.tensor([[2.0, 0.0], [-1.0, 1.0]])
     factors = torch.tensor([[[0.5, 0.0], [0.2, 0.1]], [[0.3, 0.0], [-0.3, 0.6]]])
-    start = CoarseGaussian(torch.zeros(8), torch.eye(2, 8), 1, 1, 0.0, 0.49, (weights, means, factors))
+    start = CoarseGaussian(torch.zeros(1, 2, 2, 2), torch.eye(2, 8), 1, 0.0, 0.49, (weights, means, factors))
     x = start.draw(40000, torch.Generator().manual_seed(0)).flatten(1)[:, :2]
     mean = weights @ means
     covariance = sum(
@@ -215,7 +218,7 @@ def test_a_mixture_draws_with_the_moments_of_its_parts():
     x = start.balanced().draw(40000, torch.Generator().manual_seed(0)).flatten(1)[:, :2]
     assert torch.allclose(x.mean(0), means.mean(0), atol=0.03)
     with pytest.raises(ShapeError, match="groups"):
-        CoarseGaussian.fit(torch.rand(5, 1, 4, 4, 4), 2, rank=2, num_chains=1, components=6)
+        CoarseGaussian.fit(torch.rand(5, 1, 4, 4, 4), 2, rank=2, components=6)
 
 
 # -- one voxel, and grid by grid ---------------------------------------------------------------------------------------
@@ -292,7 +295,7 @@ def test_grids_hand_their_samples_up():
         y, projection = middle.begin(torch.zeros(5, 1, 3, 3, 3), None, None)
         assert projection is None
         torch.testing.assert_close(y, down_scale(up_scale(samples, 3), 2))
-    assert coarse.state() == {} == middle.state()
+    assert coarse.state_dict() == {} == middle.state_dict()
 
 
 def test_a_grid_before_its_coarser_one_is_named():

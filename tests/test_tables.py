@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from dnet_lib.checkpoints import CheckpointError
-from dnet_lib.presets import PAPER_TABLES
-from dnet_lib.reproduce import tables
+from dnet_lib import tables
+from dnet_lib.errors import CheckpointError
+from dnet_lib.paper import PAPER_TABLES
 
 
 def write(folder, name, **metrics):

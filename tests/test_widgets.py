@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from dnet_lib import Architecture, DescriptorNet, Pretrained, ShapeError, show
-from dnet_lib.checkpoints import Chain
 from dnet_lib.generator import GeneratorNet, Layout
+from dnet_lib.pretrained import Chain
 from dnet_lib.widgets import PLACES, LatentPanel, RecoveryPanel, hide_share
 
 

@@ -91,6 +91,7 @@ def evaluate(experiment: Experiment, preset: Preset, category: str, place: Workp
     metrics = (known["metrics"] if place.data is None else {}) | found["metrics"]
     dataset = None
     if place.data is not None:
-        dataset = source(place.shapes(category, "test", preset.architecture.resolution), category=category)
+        test = place.shapes(category, "test", preset.architecture.resolution)
+        dataset = source(test, category=category, num_test=len(test))
     facts = known | found | {"metrics": metrics, "judged": {"seed": place.seed, "dataset": dataset}}
     return place.save(preset.experiment, category, facts)

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from dnet_lib import tables
 from dnet_lib.judges import NETS
 from dnet_lib.paper import PAPER_TABLES
 from dnet_lib.presets import COOPERATIVE, MULTIGRID, RECOVERY, SHIPPED, SUPERRESOLUTION, SYNTHESIS, Preset
@@ -23,6 +22,8 @@ from dnet_lib.reproduce import (
 )
 from dnet_lib.reproduce.drive import Experiment
 from dnet_lib.reproduce.workplace import ALL, Facts, Workplace
+from dnet_lib.tables import recovery as errors
+from dnet_lib.tables import rows, text
 
 CATEGORIES = tuple(PAPER_TABLES["class_error"])
 FEW = ("sofa", "toilet", "chair")
@@ -47,8 +48,8 @@ class Single:
 def _sampled(about: str, categories: tuple[str, ...], table: str | None = None) -> Experiment:
     """Section 6.1, for some categories and with one of the tables 1 to 3."""
 
-    def text(preset: Preset, place: Workplace) -> str:
-        return tables.text(*tables.rows(str(table), results=place.results))
+    def printed(preset: Preset, place: Workplace) -> str:
+        return text(*rows(str(table), results=place.results))
 
     return Experiment(
         about,
@@ -57,15 +58,15 @@ def _sampled(about: str, categories: tuple[str, ...], table: str | None = None) 
         judging.judge,
         lambda preset: categories,
         shipped=SHIPPED,
-        table=text if table else None,
+        table=printed if table else None,
         half=False,
         needs_data=False,
     )
 
 
-def _errors(preset: Preset, place: Workplace) -> str:
+def _table4(preset: Preset, place: Workplace) -> str:
     """Table 4."""
-    return tables.text(*tables.recovery(preset.experiment, results=place.results))
+    return text(*errors(preset.experiment, results=place.results))
 
 
 EXPERIMENTS: dict[str, Experiment | Single] = {
@@ -80,7 +81,7 @@ EXPERIMENTS: dict[str, Experiment | Single] = {
         recovery.judge,
         lambda preset: CATEGORIES,
         prepare=recovery.train_denoiser,
-        table=_errors,
+        table=_table4,
     ),
     "superresolution": Experiment(
         "section 6.3: recover detail",

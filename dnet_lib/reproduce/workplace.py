@@ -61,8 +61,8 @@ class Workplace:
         return load_model(self.file(experiment, category), device=self.device)
 
     def known(self, experiment: str, category: str) -> Facts:
-        """The results of a category so far: this workplace's, else those that ship with the library, else none."""
-        for folder in (self.results, RESULTS):
+        """The results of a category so far: this workplace's, else for shipped weights the shipped ones, else none."""
+        for folder in (self.results, *([RESULTS] if self.weights == WEIGHTS else [])):
             if (folder / experiment / f"{category}.json").exists():
                 return load_results(experiment, folder=folder)[category]
         return {}

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from dnet_lib import Architecture, DescriptorNet, Run, Settings, learn, sample
-from dnet_lib.convolutions import Separable
 from dnet_lib.fast import FrozenNet
+from dnet_lib.fast.convolutions import Separable
 from dnet_lib.starts import Persistent, noise
 
 K = 20

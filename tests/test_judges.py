@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from dnet_lib import load_results, load_shapes
-from dnet_lib.checkpoints import WEIGHTS, CheckpointError
-from dnet_lib.classify import (
+from dnet_lib.checkpoints import WEIGHTS
+from dnet_lib.errors import CheckpointError
+from dnet_lib.judges import (
     NETS,
     Judge,
     ViewNet,
