@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from dnet_lib.generator import GeneratorNet, Proposals, latents, regress
+from dnet_lib.generator import Proposals, latents, regress
 from dnet_lib.starts import Begun
 
 
@@ -34,15 +34,15 @@ class Teaching:
     @classmethod
     def begin_with(
         cls,
-        net: GeneratorNet,
-        centre: float,
+        net: nn.Module,
+        centre: float = 0.0,
         *,
         num_chains: int = 50,
         sigma: float = 0.0,
         learning_rate: float = 0.0003,
         betas: tuple[float, float] = (0.6, 0.999),
     ) -> Self:
-        """Teach `net`, by Adam with the rates of section 6.4; `centre` is the training shapes' scalar voxel mean."""
+        """Teach `net`, a generator, by Adam with the rates of section 6.4; `centre` is the training shapes' mean."""
         optimizer = torch.optim.Adam(net.parameters(), lr=learning_rate, betas=betas)
         return cls(Proposals(net, centre, sigma), num_chains, optimizer)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,9 @@ from dnet_lib.errors import DivergedError, ShapeError
 from dnet_lib.files import Packed, weights, with_weights
 from dnet_lib.langevin import Generators, sample, white_noise
 from dnet_lib.resuming import Parts, described, fingerprint, resumable
-from dnet_lib.voxels import check_shapes
+from dnet_lib.voxels import check_batch
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,16 @@ class GeneratorNet(nn.Module):
         device: torch.device = self.dense.weight.device
         return device
 
+    @property
+    def resolution(self) -> int:
+        """R: voxels a side of the shapes it makes."""
+        return self.layout.resolution
+
+    @property
+    def latent(self) -> int:
+        """d, entries of Z."""
+        return self.layout.latent
+
     def extra_repr(self) -> str:
         count = sum(p.numel() for p in self.parameters())
         return f"Z of {self.layout.latent} numbers -> {self.layout.resolution}^3 voxels, {count:,} weights"
@@ -109,7 +121,7 @@ class GeneratorNet(nn.Module):
 
 
 @contextmanager
-def as_learned(net: GeneratorNet) -> Iterator[GeneratorNet]:
+def as_learned(net: Module) -> Iterator[Module]:
     """The generator as it will be used: within the block batch norm uses its running statistics and keeps them."""
     learning = net.training
     net.eval()
@@ -119,17 +131,21 @@ def as_learned(net: GeneratorNet) -> Iterator[GeneratorNet]:
         net.train(learning)
 
 
-def latents(net: GeneratorNet, num: int, generator: Generators = None) -> Tensor:
-    """Z ~ N(0, I), (num, d), on the network's device."""
-    return white_noise(net.dense.weight.new_empty(num, net.layout.latent), generator)
+def latents(net: nn.Module, num: int, generator: Generators = None) -> Tensor:
+    """Z ~ N(0, I), (num, d), for a `GeneratorNet` or any network whose `latent` says d, as it is and where it is."""
+    size = getattr(net, "latent", None)
+    if not isinstance(size, int):
+        raise ShapeError(f"a generator must say its `latent`, the entries of Z; this {type(net).__name__} does not")
+    return white_noise(next(net.parameters()).new_empty(num, size), generator)
 
 
 @dataclass(frozen=True, eq=False)
 class Proposals:
     """A prior that a generator serves: centred shapes g(Z) + eps, Z ~ N(0, I), eq. (20)."""
 
-    net: GeneratorNet
-    centre: float
+    net: nn.Module
+    """A `GeneratorNet`, or any network from latent vectors (N, d) that says d, its `latent`."""
+    centre: float = 0.0
     """Scalar voxel mean of the training shapes, subtracted from the proposals."""
     sigma: float = 0.0
     """Standard deviation of eps."""
@@ -146,6 +162,8 @@ class Proposals:
 
     def pack(self, half: bool = False) -> Packed:
         """Tensors and numbers for a file."""
+        if not isinstance(self.net, GeneratorNet):
+            raise TypeError(f"only a GeneratorNet can be written, not a {type(self.net).__name__}")
         about = {"layout": asdict(self.net.layout), "centre": self.centre, "sigma": self.sigma}
         return weights(self.net, half=half), about
 
@@ -165,7 +183,7 @@ class Posterior:
     |Z|^2 / 2 + |Y - g(Z)|^2 / (2 sigma^2), with shapes as occupancy (N, 1, R, R, R).
     """
 
-    net: GeneratorNet
+    net: nn.Module
     shapes: Tensor
     sigma: float = 0.3
 
@@ -175,7 +193,7 @@ class Posterior:
 
 
 def infer(
-    net: GeneratorNet,
+    net: nn.Module,
     shapes: Tensor,
     z: Tensor | None = None,
     *,
@@ -190,16 +208,16 @@ def infer(
     `temperature=0` climbs to the most probable Z. Section 5.0.1; reconstruction: net(infer(net, shapes, ...)). With
     batch norm the running statistics are used: no shape's Z depends on its batch.
     """
-    check_shapes(shapes, resolution=net.layout.resolution)
+    check_batch(shapes, name="shapes", resolution=getattr(net, "resolution", None))
     z = latents(net, len(shapes), options.get("generator")) if z is None else z
     with as_learned(net):
         return sample(z, Posterior(net, shapes, sigma), num_steps=num_steps, step_size=step_size, **options)
 
 
-def regress(net: GeneratorNet, optimizer: torch.optim.Optimizer, z: Tensor, shapes: Tensor) -> Tensor:
+def regress(net: nn.Module, optimizer: torch.optim.Optimizer, z: Tensor, shapes: Tensor) -> Tensor:
     """One step of the optimizer down |Y - g(Z)|^2, the mean over the batch, eq. (22); returns it, a scalar.
 
-    Latent vectors (N, d), occupancy (N, 1, R, R, R).
+    Latent vectors (N, d), occupancy (N, 1, R, R, R), or whatever the network makes of them.
     """
     loss: Tensor = (shapes - net(z)).square().flatten(1).sum(1).mean()
     optimizer.zero_grad()
@@ -234,7 +252,7 @@ class Alternated(NamedTuple):
 
 
 def alternate(
-    net: GeneratorNet,
+    net: nn.Module,
     shapes: Tensor,
     settings: Alternation,
     *,
@@ -250,7 +268,7 @@ def alternate(
     Each shape keeps its own chain of Z, begun as N(0, I). Raises `DivergedError` when the loss or a chain stops being
     finite, carrying the last good `state` (and `checkpoint`).
     """
-    check_shapes(shapes, name="the observed shapes", resolution=net.layout.resolution)
+    check_batch(shapes, name="the observed shapes", resolution=getattr(net, "resolution", None))
     device = device_of(net)
     random, shapes = torch.Generator(device).manual_seed(seed), shapes.to(device)
     optimizer = torch.optim.Adam(net.parameters(), lr=settings.learning_rate, betas=settings.betas)

@@ -43,7 +43,7 @@ class Linear(nn.Module):
 
     def __init__(self, latent: int = 2, seed: int = 0):
         super().__init__()
-        self.layout = Layout(resolution=2, latent=latent, channels=(1,), factors=(1, 1), kernel=1)
+        self.latent, self.resolution = latent, 2
         self.dense = nn.Linear(latent, 8).double()
         with torch.no_grad():
             for p in self.parameters():

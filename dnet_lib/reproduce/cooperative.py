@@ -7,7 +7,7 @@ import torch
 
 from dnet_lib.cooperative import Teaching
 from dnet_lib.data import ShapeSet
-from dnet_lib.energy import DescriptorNet
+from dnet_lib.energy import DescriptorNet, device_of
 from dnet_lib.generator import GeneratorNet, Proposals, as_learned, infer, latents
 from dnet_lib.learning import Record, Run
 from dnet_lib.metrics import coverage, intersection_over_union, nearest
@@ -90,11 +90,12 @@ def reconstructed(model: Pretrained, train: ShapeSet, test: ShapeSet) -> Facts:
     if not isinstance(model.prior, Proposals):
         raise TypeError(f"a model whose chains start from {model.prior} has no generator")
     net, truth = model.prior.net, test.voxels[:NUM_RECONSTRUCTED]
-    z = latents(net, NUM_GUESSES, torch.Generator(net.device).manual_seed(0))
+    device = device_of(net)
+    z = latents(net, NUM_GUESSES, torch.Generator(device).manual_seed(0))
     with torch.no_grad():
         guesses = torch.cat([net(some).cpu() for some in z.split(NUM_RECONSTRUCTED)])
     best = nearest(truth, guesses).row
-    found = infer(net, truth.to(net.device), z[best.to(net.device)], progress="inferring Z", **INFERENCE)
+    found = infer(net, truth.to(device), z[best.to(device)], progress="inferring Z", **INFERENCE)
     with torch.no_grad():
         again = net(found).cpu()
     near = train.voxels[nearest(truth, train.voxels).row]
