@@ -8,6 +8,7 @@ Each iteration seeks modes (K Langevin steps revise the synthesized shapes) and 
 over observed shapes Y_i and synthesized shapes Y~_j.
 """
 
+import copy
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple, Self
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from dnet_lib.energy import check_energies, device_of
 from dnet_lib.errors import DivergedError, ShapeError
@@ -90,7 +91,7 @@ class Run:
     starts: Starts
     optimizer: torch.optim.Optimizer
     generator: torch.Generator
-    averaged: AveragedModel | None = None
+    averaged: nn.Module | None = None
     iteration: int = 0
     seconds: float = 0.0
     index: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
@@ -124,16 +125,13 @@ class Run:
         own = [{name: value for name, value in group.items() if name != "params"} for group in groups]
         first = [{name: value(0) if callable(value) else value for name, value in group.items()} for group in groups]
         generator = torch.Generator(device_of(net)).manual_seed(seed + 1_000_003 * rank())
-        averaged = None
-        if settings.average is not None:
-            averaged = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(settings.average)).requires_grad_(False)
-            averaged.n_averaged += 1  # the average begins at the first weights
+        averaged = None if settings.average is None else copy.deepcopy(net).requires_grad_(False)
         return cls(net, starts, torch.optim.Adam(first), generator, averaged, own=own)
 
     @property
     def kept(self) -> nn.Module:
         """The network to keep when all is learned: with averaged weights where they are."""
-        return self.net if self.averaged is None else self.averaged.module
+        return self.net if self.averaged is None else self.averaged
 
     @property
     def _parts(self) -> dict[str, Any]:
@@ -251,8 +249,11 @@ def learning_step(
     norm = torch.nn.utils.clip_grad_norm_(run.net.parameters(), limit)
     run.follow(settings)
     run.optimizer.step()
-    if run.averaged is not None:
-        run.averaged.update_parameters(run.net)
+    if run.averaged is not None and settings.average is not None:
+        follow = get_ema_multi_avg_fn(settings.average)
+        follow(list(run.averaged.parameters()), list(run.net.parameters()), 0)
+        for mean, now in zip(run.averaged.buffers(), run.net.buffers(), strict=True):
+            mean.copy_(now)
     return *energies, norm
 
 

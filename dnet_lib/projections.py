@@ -5,6 +5,7 @@ what P removes never changes: the chain samples the distribution conditioned on 
 """
 
 from collections.abc import Callable
+from functools import partial
 
 from torch import Tensor
 
@@ -21,8 +22,7 @@ def hidden_voxels(hidden: Tensor) -> Projection:
     """
     if hidden.dtype.is_floating_point or hidden.dtype.is_complex:
         raise ShapeError(f"`hidden` must be a boolean mask, True where a voxel may move, not {hidden.dtype}")
-    hidden = hidden.bool()
-    return lambda delta: delta * hidden.to(delta.device)
+    return partial(_masked, hidden.bool())
 
 
 def missing_detail(scale: int) -> Projection:
@@ -30,5 +30,12 @@ def missing_detail(scale: int) -> Projection:
 
     C averages blocks of scale^3 voxels (`down_scale`), C^- expands them (`up_scale`).
     """
-    check_scale(scale)
-    return lambda delta: delta - up_scale(down_scale(delta, scale), scale)
+    return partial(_detail, check_scale(scale))
+
+
+def _masked(hidden: Tensor, delta: Tensor) -> Tensor:
+    return delta * hidden.to(delta.device)
+
+
+def _detail(scale: int, delta: Tensor) -> Tensor:
+    return delta - up_scale(down_scale(delta, scale), scale)

@@ -8,7 +8,8 @@ large tensor is allocated from step to step.
 
 import math
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -115,6 +116,11 @@ class FrozenNet:
         self.layers = [make(g, choice, device) for g, choice in zip(geometries, choices or planned, strict=True)]
         self.activation = net.architecture.activation
         self.refresh()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy, by pickle or deepcopy, freezes its own copy of the network."""
+        choices = [layer.choice for layer in self.layers]
+        return partial(FrozenNet, num_chains=self.block, num_steps=self.num_steps, choices=choices), (self.net,)
 
     @property
     def bounds(self) -> tuple[float, float] | None:
