@@ -113,7 +113,7 @@ def test_grids_of_strangers_networks_take_turns():
         begin_grids([three_layers()], settings[:1])
 
 
-# -- it learns what it should --------------------------------------------------------------------------------------------
+# -- it learns what it should ------------------------------------------------------------------------------------------
 
 
 class Tilted(nn.Module):
@@ -150,7 +150,7 @@ def test_a_network_learns_a_ring():
     assert abs(radius.mean() - wanted.mean()) < 0.3 and radius.std() < 2.5 * wanted.std()
 
 
-# -- groups of parameters, weights that rest -----------------------------------------------------------------------------
+# -- groups of parameters, weights that rest ---------------------------------------------------------------------------
 
 
 def test_groups_keep_what_is_their_own_and_follow_the_settings_otherwise():
@@ -190,7 +190,7 @@ def test_an_optimizer_of_the_users_own_follows_the_settings():
     torch.testing.assert_close(net.theta, 0.5 * (POINTS.mean(0) - record.synthesized.mean(0)))
 
 
-# -- what it reads of a network, and what it refuses ---------------------------------------------------------------------
+# -- what it reads of a network, and what it refuses -------------------------------------------------------------------
 
 
 def test_bounds_are_read_where_they_are():

@@ -39,9 +39,7 @@ CHAIN = {"num_steps": 5, "step_size": 0.02}
 
 
 def small(**options) -> DescriptorNet:
-    return DescriptorNet(
-        Architecture(8, ((8, 4, 2), (8, 2, 1)), "silu"), weight_std=0.1, generator=seeded(), **options
-    )
+    return DescriptorNet(Architecture(8, ((8, 4, 2), (8, 2, 1)), "silu"), weight_std=0.1, generator=seeded(), **options)
 
 
 def learned(net: torch.nn.Module) -> tuple[Run, list[tuple]]:
@@ -49,7 +47,7 @@ def learned(net: torch.nn.Module) -> tuple[Run, list[tuple]]:
     return run, [told(r) for r in learn(run, DATA, SETTINGS)]
 
 
-# -- what is offered -----------------------------------------------------------------------------------------------------
+# -- what is offered ---------------------------------------------------------------------------------------------------
 
 
 def test_every_start_every_error_and_the_chain_are_at_the_door():
@@ -69,7 +67,7 @@ def test_errors_have_one_base_and_stay_what_they_were():
         load_shapes("no such data")
 
 
-# -- copies --------------------------------------------------------------------------------------------------------------
+# -- copies ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("again", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))], ids=["deepcopy", "pickle"])
@@ -125,7 +123,7 @@ def test_state_dicts_are_pytorchs_own():
         assert callable(thing.state_dict) and callable(thing.load_state_dict)
 
 
-# -- loaders -------------------------------------------------------------------------------------------------------------
+# -- loaders -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -148,7 +146,7 @@ def test_a_shape_set_is_a_sequence():
         shapes[len(shapes)]
 
 
-# -- numbers of other kinds, compilers -----------------------------------------------------------------------------------
+# -- numbers of other kinds, compilers ---------------------------------------------------------------------------------
 
 
 def test_double_precision_by_argument_and_by_call():
@@ -186,7 +184,7 @@ def test_autocast_lowers_the_networks_precision_and_nothing_else():
         assert record[1] == pytest.approx(value[1], rel=1e-2)
 
 
-# -- what a print shows --------------------------------------------------------------------------------------------------
+# -- what a print shows ------------------------------------------------------------------------------------------------
 
 
 def test_prints_tell_sizes_not_tensors():

@@ -1,0 +1,223 @@
+"""The keeper: what a file belongs to, what it refuses before anything is overwritten, and the last good state."""
+
+import io
+import random
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from problems import equal, seeded
+from torch import nn
+
+from dnet_lib import (
+    CheckpointError,
+    CoarseGaussian,
+    Corrupted,
+    Data,
+    DescriptorNet,
+    DivergedError,
+    Fresh,
+    Noise,
+    Persistent,
+    PersistentData,
+    Run,
+    Settings,
+    learn,
+    noise,
+)
+from dnet_lib.baselines.denoiser import AutoEncoder, learn_to_denoise
+from dnet_lib.energy import Architecture
+from dnet_lib.judges import ViewNet, fit
+from dnet_lib.resuming import Parts, fingerprint, read_state, resumable
+
+DATA = (torch.rand(6, 1, 4, 4, 4, generator=seeded(8)) < 0.4).float() - 0.4
+SETTINGS = Settings(6, 2, 0.02, batch_size=4)
+
+
+def net(channels: int = 4) -> DescriptorNet:
+    return DescriptorNet(Architecture(4, ((channels, 3, 2),), "silu"), weight_std=0.05, generator=seeded())
+
+
+def chains(count: int = 5) -> Persistent:
+    return Persistent(noise(count, 4, generator=seeded(3)))
+
+
+def begin(settings: Settings = SETTINGS, starts=None, channels: int = 4, seed: int = 0) -> Run:
+    return Run.begin(net(channels), starts or chains(), settings, seed=seed)
+
+
+OTHERS = {
+    "network": lambda: (begin(channels=5), DATA, SETTINGS),
+    "starts: Persistent": lambda: (begin(starts=Noise(5)), DATA, SETTINGS),
+    "chains are": lambda: (begin(starts=chains(12)), DATA, SETTINGS),
+    "renew": lambda: (begin(starts=replace(chains(), renew=0.1)), DATA, SETTINGS),
+    "data": lambda: (begin(), DATA + 0.1, SETTINGS),
+    "data: (6, ": lambda: (begin(), DATA[:5], SETTINGS),
+    "seed: 0": lambda: (begin(seed=1), DATA, SETTINGS),
+    "average: False": lambda: (begin(replace(SETTINGS, average=0.9)), DATA, replace(SETTINGS, average=0.9)),
+}
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_a_file_of_another_run_is_refused_before_anything_changes(what, tmp_path):
+    path = tmp_path / "mine.pt"
+    list(learn(begin(), DATA, SETTINGS, checkpoint=path))
+    content = path.read_bytes()
+    run, data, settings = OTHERS[what]()
+    before = run.state_dict()
+    with pytest.raises(CheckpointError, match=r"mine\.pt is the checkpoint of another run.*give this run") as caught:
+        next(learn(run, data, settings, checkpoint=path))
+    assert what in str(caught.value)
+    assert equal(run.state_dict(), before), "the run was touched"
+    assert path.read_bytes() == content, "the file was touched"
+
+
+def test_what_may_change_is_said_once_and_obeyed(tmp_path):
+    path = tmp_path / "mine.pt"
+    list(learn(begin(), DATA, SETTINGS, checkpoint=path))
+    longer = replace(SETTINGS, num_iterations=8, learning_rate=0.5)
+    run = begin(longer)
+    with pytest.warns(
+        UserWarning, match=r"goes on with other settings: num_iterations 8 \(before: 6\), learning_rate 0"
+    ):
+        assert [r.iteration for r in learn(run, DATA, longer, checkpoint=path)] == [7, 8]
+    assert run.optimizer.param_groups[0]["lr"] == 0.5
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert list(learn(begin(longer), DATA, longer, checkpoint=path)) == []
+
+
+@pytest.mark.parametrize("rate", [0.0, 1e-3])
+def test_a_restored_run_obeys_its_settings(rate):
+    """The optimizer's state brings the old rate back; the settings win."""
+    run = begin()
+    list(learn(run, DATA, replace(SETTINGS, learning_rate=0.1)))
+    again = begin()
+    again.load_state_dict(run.state_dict())
+    weights = [p.clone() for p in again.net.parameters()]
+    calm = replace(SETTINGS, num_iterations=8, learning_rate=rate, betas=(0.0, 0.5))
+    list(learn(again, DATA, calm))
+    moved = max((p - w).abs().max().item() for p, w in zip(again.net.parameters(), weights, strict=True))
+    assert moved <= 2 * rate * 2 and again.optimizer.param_groups[0]["betas"] == (0.0, 0.5)
+
+
+@pytest.mark.parametrize("offset", range(8))
+def test_a_flipped_bit_is_found(offset, tmp_path):
+    path = tmp_path / "mine.pt"
+    list(learn(begin(), DATA, SETTINGS, checkpoint=path))
+    content = bytearray(path.read_bytes())
+    place = random.Random(offset).randrange(len(content))
+    content[place] ^= 1 << offset
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"mine\.pt is (damaged|not a checkpoint)"):
+        next(learn(begin(), DATA, SETTINGS, checkpoint=path))
+    assert path.read_bytes() == content
+
+
+def test_a_file_of_an_earlier_version_is_refused_by_name(tmp_path):
+    path, buffer = tmp_path / "old.pt", io.BytesIO()
+    torch.save([begin().state_dict()], buffer)
+    path.write_bytes(buffer.getvalue())
+    with pytest.raises(CheckpointError, match=r"old\.pt was written by an earlier version"):
+        next(learn(begin(), DATA, SETTINGS, checkpoint=path))
+
+
+def test_breaking_off_between_saves_does_not_roll_back(tmp_path):
+    """In the same process the run itself is further than its file, and goes on from where it stands."""
+    whole, run = begin(), begin()
+    values = [r.value for r in learn(whole, DATA, SETTINGS)]
+    seen = []
+    for stop in (3, 5, None):
+        for record in learn(run, DATA, SETTINGS, checkpoint=tmp_path / "run.pt", save_every=4):
+            seen.append((record.iteration, record.value))
+            if record.iteration == stop:
+                break
+    assert seen == list(enumerate(values, 1))
+    assert equal(read_state(tmp_path / "run.pt")[0], whole.state_dict())
+
+
+@pytest.mark.parametrize("kind", ["judge", "auto-encoder"])
+def test_other_learners_know_their_files_too(kind, tmp_path):
+    path = tmp_path / "mine.pt"
+    y, labels = torch.rand(8, 1, 8, 8, 8, generator=seeded()).round(), torch.arange(8) % 2
+    held_out = torch.arange(8) >= 6
+
+    def once(shapes: torch.Tensor, seed: int = 0):
+        torch.manual_seed(0)
+        if kind == "judge":
+            net = ViewNet(2)
+            options = {"num_epochs": 2, "batch_size": 4, "seed": seed, "checkpoint": path}
+            return list(fit(net, shapes, labels, held_out, **options))
+        return list(learn_to_denoise(AutoEncoder(), shapes, num_iterations=3, batch_size=2, seed=seed, checkpoint=path))
+
+    first = once(y)
+    again = once(y)
+    assert again == (first if kind == "judge" else [])  # a judge first yields the epochs it remembers
+    with pytest.raises(CheckpointError, match="data"):
+        once(1 - y)
+    with pytest.raises(CheckpointError, match="seed"):
+        once(y, seed=1)
+
+
+# -- the loop itself ---------------------------------------------------------------------------------------------------
+
+
+def counted(fails_at: int | None = None):
+    """A run that counts, and diverges when it comes to a number."""
+    torch.manual_seed(0)
+    run = Parts(generator=seeded(), value=torch.zeros(()), net=nn.Linear(1, 1))
+
+    def step() -> int:
+        run.value = run.value + torch.randint(10, (), generator=run.generator)
+        if run.iteration == fails_at:
+            raise DivergedError("it broke")
+        run.iteration += 1
+        return run.iteration
+
+    return run, step
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_late_states_are_written_an_iteration_later(late, tmp_path):
+    run, step = counted()
+    written = {}
+    for done in resumable(run, step, 7, checkpoint=tmp_path / "r.pt", save_every=3, late=late):
+        path = tmp_path / "r.pt"
+        written[done] = read_state(path)[0]["iteration"] if path.exists() else None
+    late_ones = {1: 0, 2: 0, 3: 0, 4: 3, 5: 3, 6: 3, 7: 7}
+    assert written == (late_ones if late else {1: None, 2: None, 3: 3, 4: 3, 5: 3, 6: 6, 7: 7})
+
+
+@pytest.mark.parametrize("fails_at", [0, 1, 4, 6])
+def test_a_diverged_step_gets_the_last_good_state(fails_at, tmp_path):
+    run, step = counted(fails_at)
+    with pytest.raises(DivergedError, match=r"it broke\. The last good state, of iteration \d, is in") as caught:
+        list(resumable(run, step, 9, checkpoint=tmp_path / "r.pt", save_every=3))
+    good = caught.value.state["iteration"]
+    assert good == max(3 * ((fails_at - 1) // 3), 0)
+    other, step = counted()
+    other.load_state_dict(caught.value.state)
+    whole, all_steps = counted()
+    list(resumable(whole, all_steps, good))
+    assert equal(other.state_dict(), whole.state_dict())
+
+
+def test_fingerprints_tell_tensors_apart():
+    y = torch.rand(3, 4)
+    prints = [fingerprint(t) for t in (y, y.T, y.double(), y.view(4, 3), y + 1e-7, y[:2])]
+    assert len(set(prints)) == len(prints) and fingerprint(y.clone()) == prints[0]
+    assert fingerprint(y.bfloat16()) != fingerprint(y)
+
+
+def test_starts_of_every_kind_name_themselves():
+    gaussian = CoarseGaussian.fit(DATA, 2, rank=2)
+    kinds = [Noise(3), Data(), chains(), PersistentData(DATA), Corrupted(0.3), Corrupted(0.4), Fresh(gaussian, 3)]
+    names = [begin(starts=starts).belongs(DATA)["starts"] for starts in kinds]
+    assert len(set(names)) == len(names)
+
+
+def test_nothing_but_the_file_is_left(tmp_path):
+    list(learn(begin(), DATA, SETTINGS, checkpoint=tmp_path / "a" / "run.pt", save_every=1))
+    assert [path.name for path in Path(tmp_path / "a").iterdir()] == ["run.pt"]
