@@ -13,9 +13,9 @@ from dnet_lib.generator import Layout
 from dnet_lib.learning import Settings
 from dnet_lib.presets import CPU, FULL, GRIDS, PAPER, TEACHING, CoarseStart, Conditional, Synthesis, shortened
 from dnet_lib.pretrained import Chain
-from dnet_lib.reproduce import budget, synthesis
+from dnet_lib.reproduce import __main__, budget, synthesis, workplace
 from dnet_lib.reproduce.drive import evaluate, train
-from dnet_lib.reproduce.experiments import EXPERIMENTS
+from dnet_lib.reproduce.experiments import EXPERIMENTS, LEARNING, options
 from dnet_lib.reproduce.workplace import Workplace
 
 TINY = Architecture(16, ((8, 6, 2), (8, 4, 2)))
@@ -152,3 +152,108 @@ def test_all_methods_get_the_same_time_and_finished_runs_are_kept(tmp_path, monk
         assert len(run["coverage"]) == 2 and facts["metrics"][f"coverage_{run['method']}"] == run["coverage"][-1]
     monkeypatch.setattr(budget, "trace", lambda *_, **__: pytest.fail("nothing is left to run"))
     assert budget.reproduce(place, category="toilet", minutes=0.01)["runs"] == facts["runs"]
+
+
+# -- the command line --------------------------------------------------------------------------------------------------
+
+
+def command(monkeypatch, *words: object) -> None:
+    monkeypatch.setattr("sys.argv", ["reproduce", *map(str, words)])
+    __main__.main()
+
+
+EVERY = {option for experiment in EXPERIMENTS.values() for option in options(experiment)}
+WRONG = [(name, o) for name, experiment in EXPERIMENTS.items() for o in sorted(EVERY - set(options(experiment)))]
+
+
+@pytest.mark.parametrize(("name", "option"), [*WRONG, *((name, "epochs") for name in EXPERIMENTS)])
+def test_an_option_that_an_experiment_does_not_use_is_refused(name, option, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as caught:
+        command(monkeypatch, name, f"--{option}", 1)
+    assert caught.value.code == 2 and f"unrecognized arguments: --{option}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_each_experiment_explains_itself(name, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        command(monkeypatch, name, "--help")
+    text = " ".join(capsys.readouterr().out.split())
+    assert EXPERIMENTS[name].about in text and all(f"--{option}" in text for option in options(EXPERIMENTS[name]))
+
+
+@pytest.mark.parametrize("option", LEARNING)
+def test_what_only_learning_uses_is_refused_with_evaluate(option, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as caught:
+        command(monkeypatch, "synthesis", "--evaluate", f"--{option}", 1)
+    assert caught.value.code == 2 and f"--{option} belongs to learning" in capsys.readouterr().err
+
+
+@pytest.fixture
+def small(monkeypatch) -> Synthesis:
+    """The command's synthesis, made small."""
+    experiment = EXPERIMENTS["synthesis"]
+    preset = PRESETS["coarse"]
+    monkeypatch.setitem(EXPERIMENTS, "synthesis", replace(experiment, presets={"cpu": preset}, shipped={}))
+    return preset
+
+
+def folders(tmp_path) -> list[object]:
+    return [word for name in ("runs", "weights", "results") for word in (f"--{name}", tmp_path / name)]
+
+
+def test_evaluating_writes_into_a_folder_of_ones_own_and_says_with_what(small, tmp_path, monkeypatch, capsys):
+    command(monkeypatch, "synthesis", "--category", "toilet", "--data", "furniture", *folders(tmp_path))
+    first = load_results(small.experiment, folder=tmp_path / "results")["toilet"]
+    assert first["judged"]["seed"] == 0 and first["judged"]["dataset"]["name"] == "furniture"
+    monkeypatch.chdir(tmp_path / "runs")
+    evaluate = ("synthesis", "--category", "toilet", "--evaluate", "--weights", tmp_path / "weights")
+    command(monkeypatch, *evaluate, "--data", "furniture", "--seed", 7)
+    own = load_results(small.experiment, folder=tmp_path / "runs" / "results")["toilet"]
+    assert own["judged"]["seed"] == 7 and own["judged"]["dataset"]["num_test"] == 20 and own["seed"] == 0
+    assert own["metrics"]["unsure_voxels"] != first["metrics"]["unsure_voxels"]
+    assert load_results(small.experiment, folder=tmp_path / "results")["toilet"] == first, (
+        "the other folder was touched"
+    )
+    command(monkeypatch, *evaluate, "--results", tmp_path / "bare")
+    bare = load_results(small.experiment, folder=tmp_path / "bare")["toilet"]
+    assert bare["judged"] == {"seed": 0, "dataset": None} and bare["preset"]["name"] == "cpu"
+    assert "toilet" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("which", ["runs", "weights", "results"])
+def test_places_are_probed_before_the_first_iteration(which, small, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setattr(synthesis, "follow", lambda *_, **__: pytest.fail("it began to learn"))
+    words = ["synthesis", "--category", "toilet", "--data", "furniture", *folders(tmp_path)]
+    words[words.index(f"--{which}") + 1] = tmp_path / "file" / "deep"
+    with pytest.raises(SystemExit, match="cannot write into"):
+        command(monkeypatch, *words)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"], "a probe left something"
+
+
+def test_a_finished_run_does_not_serve_other_data(small, tmp_path, monkeypatch, capsys):
+    command(monkeypatch, "synthesis", "--category", "toilet", "--data", "furniture", *folders(tmp_path))
+    weights = tmp_path / "weights" / small.experiment / "toilet.safetensors"
+    content = weights.read_bytes()
+    shapes = load_shapes("furniture", "toilet")
+
+    def others(name, category, split, resolution):
+        return replace(load_shapes(name, category, split, resolution), voxels=1 - shapes.voxels[:, :, :16, :16, :16])
+
+    monkeypatch.setattr(workplace, "load_shapes", others)
+    with pytest.raises(SystemExit, match=r"checkpoint of another run \(data: "):
+        command(monkeypatch, "synthesis", "--category", "toilet", "--data", "furniture", *folders(tmp_path))
+    assert weights.read_bytes() == content
+
+
+def test_known_failures_are_one_line(small, tmp_path, monkeypatch):
+    with pytest.raises(SystemExit, match=r"^reproduce: unknown dataset 'nothing': choose"):
+        command(monkeypatch, "synthesis", "--category", "toilet", "--data", "nothing", *folders(tmp_path))
+    with pytest.raises(SystemExit, match=r"^reproduce: this needs shapes"):
+        raise_for(Workplace(None), monkeypatch)
+
+
+def raise_for(place, monkeypatch):
+    """A workplace without data, asked for some by an experiment that the command gives none."""
+    monkeypatch.setattr(__main__, "run", lambda given: place.shapes("sofa", "train", 16))
+    command(monkeypatch, "longrun")

@@ -34,7 +34,7 @@ def parse() -> argparse.Namespace:
     given = parser.parse_args()
     unused = [f"--{option}" for option in LEARNING if getattr(given, option, None) is not None]
     if getattr(given, "evaluate", False) and unused:
-        parser.error(f"{' and '.join(unused)} belong to learning, and --evaluate learns nothing")
+        parser.error(f"{unused[0]} belongs to learning, and --evaluate learns nothing")
     return given
 
 
