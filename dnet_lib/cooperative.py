@@ -24,10 +24,8 @@ class Teaching:
 
     proposals: Proposals
     num_chains: int
-    optimizer: torch.optim.Optimizer
-    """Of the generator."""
-    latent: Tensor | None = None
-    """Z of the iteration under way, (num_chains, d)."""
+    optimizer: torch.optim.Optimizer  #: Of the generator
+    latent: Tensor | None = None  #: Z of the iteration under way, (num_chains, d)
     loss: Tensor | None = None
     """Mean |Y - g(Z)|^2 over the revised shapes of the last iteration, before the generator's step."""
 

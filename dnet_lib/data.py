@@ -40,8 +40,7 @@ class ShapeSet:
     names: tuple[str, ...]
     mean: float
     dataset: str
-    sha256: str
-    """sha256 of the archive's packed voxels: which data a result belongs to."""
+    sha256: str  #: sha256 of the archive's packed voxels: which data a result belongs to
 
     def __len__(self) -> int:
         return len(self.voxels)

@@ -20,8 +20,7 @@ from torch import Tensor, nn
 from dnet_lib.errors import ShapeError
 from dnet_lib.voxels import space_to_depth
 
-Energy = Callable[[Tensor], Tensor]
-"""Any function from a batch (N, ...) to its N energies."""
+Energy = Callable[[Tensor], Tensor]  #: Any function from a batch (N, ...) to its N energies
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "silu": F.silu}
 
@@ -64,8 +63,7 @@ class Architecture:
     resolution: int = 32
     layers: tuple[tuple[int, int, int], ...] = ((200, 16, 3), (100, 6, 2))
     activation: str = "relu"
-    s: float | None = 0.5
-    """Standard deviation of the Gaussian reference; None for the uniform reference."""
+    s: float | None = 0.5  #: Standard deviation of the Gaussian reference; None for the uniform reference
     bounds: tuple[float, float] | None = None
     """The uniform reference's range of a (centred) voxel; needed exactly when s is None."""
 

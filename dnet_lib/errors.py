@@ -22,10 +22,8 @@ class CheckpointError(DnetError, ValueError):
 class DivergedError(DnetError, RuntimeError):
     """A chain or a learning run left the finite numbers. Learning attaches the last good `state` and `checkpoint`."""
 
-    state: dict[str, Any] | None = None
-    """For `load_state_dict` of the run."""
-    checkpoint: str | None = None
-    """The file that holds it, if there is one."""
+    state: dict[str, Any] | None = None  #: For `load_state_dict` of the run
+    checkpoint: str | None = None  #: The file that holds it, if there is one
 
 
 class StaleError(DnetError, RuntimeError):

@@ -20,8 +20,7 @@ from dnet_lib.errors import ShapeError
 
 POOLS = (4, 2)
 """Max-pooling of the first and the second feature maps in section 6.5; 8,100 numbers for the paper's network."""
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
-"""Inverse regularisation strengths C that cross-validation chooses from."""
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)  #: Inverse regularisation strengths C that cross-validation chooses from
 
 
 def features(net: DescriptorNet, y: Tensor, *, pools: Sequence[int] = POOLS, batch_size: int = 64) -> Tensor:
@@ -67,8 +66,7 @@ class Chosen(NamedTuple):
 
     classifier: Pipeline
     strength: float
-    scores: dict[float, float]
-    """Mean accuracy on the folds left out, for each strength tried."""
+    scores: dict[float, float]  #: Mean accuracy on the folds left out, for each strength tried
 
 
 def choose(

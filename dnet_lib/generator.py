@@ -31,12 +31,10 @@ class Layout:
     """The settings of a `GeneratorNet`; the defaults are those of section 6.4."""
 
     resolution: int = 32
-    latent: int = 100
-    """d, entries of Z."""
+    latent: int = 100  #: d, entries of Z
     channels: tuple[int, ...] = (256, 128, 64)
     """Of every deconvolution but the last, top down; the dense layer under Z has as many as the first."""
-    factors: tuple[int, ...] = (1, 2, 2, 2)
-    """Up-sampling of each deconvolution."""
+    factors: tuple[int, ...] = (1, 2, 2, 2)  #: Up-sampling of each deconvolution
     kernel: int = 4
     batch_norm: bool = True
 
@@ -49,8 +47,7 @@ class Layout:
             raise ValueError(f"{self.resolution}^3 voxels are not a multiple of the factors {self.factors}")
 
 
-COMPACT = Layout(channels=(64, 48, 24), batch_norm=False)
-"""For a laptop's CPU: 0.95 million weights."""
+COMPACT = Layout(channels=(64, 48, 24), batch_norm=False)  #: For a laptop's CPU: 0.95 million weights
 
 
 class GeneratorNet(nn.Module):
@@ -143,12 +140,9 @@ def latents(net: nn.Module, num: int, generator: Generators = None) -> Tensor:
 class Proposals:
     """A prior that a generator serves: centred shapes g(Z) + eps, Z ~ N(0, I), eq. (20)."""
 
-    net: nn.Module
-    """A `GeneratorNet`, or any network from latent vectors (N, d) that says d, its `latent`."""
-    centre: float = 0.0
-    """Scalar voxel mean of the training shapes, subtracted from the proposals."""
-    sigma: float = 0.0
-    """Standard deviation of eps."""
+    net: nn.Module  #: A `GeneratorNet`, or any network from latent vectors (N, d) that says d, its `latent`
+    centre: float = 0.0  #: Scalar voxel mean of the training shapes, subtracted from the proposals
+    sigma: float = 0.0  #: Standard deviation of eps
 
     def draw(self, num_samples: int, generator: Generators = None) -> Tensor:
         """First shapes, centred (N, 1, R, R, R)."""
@@ -231,11 +225,9 @@ class Alternation:
     """The numbers of alternating back-propagation (section 5.0.1)."""
 
     num_iterations: int = 1000
-    num_steps: int = 20
-    """Langevin steps an iteration that infer the latent vectors."""
+    num_steps: int = 20  #: Langevin steps an iteration that infer the latent vectors
     step_size: float = 0.02
-    sigma: float = 1.0
-    """Standard deviation of eps in eq. (20)."""
+    sigma: float = 1.0  #: Standard deviation of eps in eq. (20).
     batch_size: int = 50
     learning_rate: float = 0.0003
     betas: tuple[float, float] = (0.6, 0.999)
@@ -245,10 +237,8 @@ class Alternated(NamedTuple):
     """What one iteration of alternating back-propagation measured."""
 
     iteration: int
-    loss: float
-    """Mean |Y - g(Z)|^2 of the mini-batch before the step, at the inferred Z."""
-    latent: Tensor
-    """Inferred latent vectors of all shapes so far, (N, d)."""
+    loss: float  #: Mean |Y - g(Z)|^2 of the mini-batch before the step, at the inferred Z
+    latent: Tensor  #: Inferred latent vectors of all shapes so far, (N, d)
 
 
 def alternate(

@@ -164,12 +164,10 @@ class Epoch(NamedTuple):
 
     number: int
     loss: float
-    accuracy: float
-    """On varied training shapes."""
+    accuracy: float  #: On varied training shapes
     held_out_accuracy: float
     held_out_loss: float
-    seconds: float
-    """Time spent in training so far, all its sessions together."""
+    seconds: float  #: Time spent in training so far, all its sessions together
 
 
 def hold_out(labels: Tensor, share: float, generator: torch.Generator) -> Tensor:

@@ -30,14 +30,10 @@ Generators = torch.Generator | Sequence[torch.Generator] | None
 class StepInfo(NamedTuple):
     """What a Langevin step saw; each field has one entry a chain."""
 
-    energy: Tensor
-    """E of the shapes the step left from, (N,)."""
-    gradient_norm: Tensor
-    """|dE/dY| of the shapes the step left from, (N,)."""
-    accepted: Tensor
-    """Whether the proposal was taken, (N,) bool; all True without Metropolis-Hastings."""
-    log_acceptance: Tensor
-    """log of the acceptance ratio (not clipped to 0), (N,); zero without Metropolis-Hastings."""
+    energy: Tensor  #: E of the shapes the step left from, (N,)
+    gradient_norm: Tensor  #: |dE/dY| of the shapes the step left from, (N,)
+    accepted: Tensor  #: Whether the proposal was taken, (N,) bool; all True without Metropolis-Hastings
+    log_acceptance: Tensor  #: log of the acceptance ratio (not clipped to 0), (N,); zero without Metropolis-Hastings
     here: tuple[Tensor, Tensor] | None
     """E and dE/dY at the returned shapes where already known (Metropolis-Hastings): the next step reuses them."""
 

@@ -35,26 +35,18 @@ class Settings:
     """The numbers of a learning run; the defaults are those of section 6.1."""
 
     num_iterations: int = 3000
-    num_steps: int = 20
-    """K, Langevin steps an iteration."""
-    step_size: float = 0.1
-    """h of eq. (7), the paper's delta-tau."""
+    num_steps: int = 20  #: K, Langevin steps an iteration
+    step_size: float = 0.1  #: h of eq. (7), the paper's delta-tau.
     temperature: float | Callable[[int], float] = 1.0
     """T of the sampler; a function of the iteration switches the noise off later."""
     metropolis: bool = False
-    batch_size: int = 20
-    """Observed shapes an iteration."""
+    batch_size: int = 20  #: Observed shapes an iteration
     learning_rate: float | Callable[[int], float] = 0.001
-    betas: tuple[float, float] = (0.5, 0.999)
-    """Adam's."""
-    data_noise: float = 0.0
-    """Standard deviation of white noise added to the observed shapes."""
-    max_gradient: float | None = None
-    """The learning gradient is clipped to this norm."""
-    average: float | None = None
-    """Decay of an exponential moving average of the weights, kept in `Run.averaged`."""
-    energy_penalty: float = 0.0
-    """Weight of mean E^2, which holds the energies' level where no Gaussian reference does."""
+    betas: tuple[float, float] = (0.5, 0.999)  #: Adam's
+    data_noise: float = 0.0  #: Standard deviation of white noise added to the observed shapes
+    max_gradient: float | None = None  #: The learning gradient is clipped to this norm
+    average: float | None = None  #: Decay of an exponential moving average of the weights, kept in `Run.averaged`
+    energy_penalty: float = 0.0  #: Weight of mean E^2, which holds the energies' level where no Gaussian reference does
     fast: bool | None = None
     """Whether chains and gradients take the frozen-weight path, `dnet_lib.fast`; None: where it pays."""
 
@@ -180,22 +172,16 @@ class Record(NamedTuple):
     """What one learning iteration measured. Means are over all chains and shapes of all processes."""
 
     iteration: int
-    value: float
-    """V of eq. (14): mean energy of the synthesized shapes minus that of the observed ones."""
+    value: float  #: V of eq. (14): mean energy of the synthesized shapes minus that of the observed ones.
     energy_observed: float
     energy_synthesized: float
     energy_gap: float
     """V per voxel: comparable between grids; near 0 when the synthesized shapes are as likely as the observed."""
-    gradient_norm: float
-    """|dE/dY| along the chains, mean."""
-    learning_gradient: float
-    """Norm of dV/dtheta before clipping."""
-    acceptance: float
-    """Share of accepted proposals; 1 without Metropolis-Hastings."""
-    seconds: float
-    """Time spent in the run so far, all its sessions together."""
-    synthesized: Tensor
-    """The chains' last shapes, centred (M, 1, R, R, R)."""
+    gradient_norm: float  #: |dE/dY| along the chains, mean
+    learning_gradient: float  #: Norm of dV/dtheta before clipping
+    acceptance: float  #: Share of accepted proposals; 1 without Metropolis-Hastings
+    seconds: float  #: Time spent in the run so far, all its sessions together
+    synthesized: Tensor  #: The chains' last shapes, centred (M, 1, R, R, R)
 
 
 def learning_gradient(

@@ -18,19 +18,15 @@ Measure = Literal["voxels", "iou"]
 class Score(NamedTuple):
     """A score and its spread."""
 
-    mean: float
-    """Mean over the splits."""
-    std: float
-    """Standard deviation over the splits (divided by their number); 0 for one split."""
+    mean: float  #: Mean over the splits
+    std: float  #: Standard deviation over the splits (divided by their number); 0 for one split
 
 
 class Neighbours(NamedTuple):
     """The nearest reference shape of each query."""
 
-    distance: Tensor
-    """Distance to it, (N,): by default the number of differing voxels."""
-    row: Tensor
-    """Row of the nearest reference shape, (N,)."""
+    distance: Tensor  #: Distance to it, (N,): by default the number of differing voxels
+    row: Tensor  #: Row of the nearest reference shape, (N,)
 
 
 def inception_score(probabilities: Tensor, *, splits: int = 10, generator: torch.Generator | None = None) -> Score:

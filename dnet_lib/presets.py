@@ -18,8 +18,7 @@ class CoarseStart:
     scale: int = 2
     rank: int = 64
     temperature: float = 0.36
-    components: int = 1
-    """Gaussians of the mixture."""
+    components: int = 1  #: Gaussians of the mixture
     balanced: bool = False
     """Whether the trained model is sampled with every Gaussian equally often, not as often as in the training set."""
 
@@ -35,10 +34,8 @@ class Synthesis:
     num_chains: int
     start: CoarseStart | None
     """Where chains start anew at every iteration; None for persistent chains begun as white noise N(0, 1)."""
-    sampling: Chain
-    """The chain that samples the trained model from scratch."""
-    experiment: str = "synthesis"
-    """Folder of its weights and results."""
+    sampling: Chain  #: The chain that samples the trained model from scratch
+    experiment: str = "synthesis"  #: Folder of its weights and results
 
 
 PAPER = Synthesis(
@@ -102,8 +99,7 @@ MIXED = replace(
 )
 
 SYNTHESIS = {preset.name: preset for preset in (CPU, GROUPS, MIXED, NIGHT, PAPER, AUTHORS)}
-SHIPPED = {"table": "groups", "all": "mixed"}
-"""The preset that made a category's weights, where it is not "cpu"."""
+SHIPPED = {"table": "groups", "all": "mixed"}  #: The preset that made a category's weights, where it is not "cpu"
 
 
 @dataclass(frozen=True)
@@ -115,14 +111,11 @@ class Conditional:
     architecture: Architecture
     settings: Settings
     starts: Corrupted | LowResolution
-    experiment: str
-    """Folder of its weights and results."""
-    weight_std: float = 0.001
-    """Standard deviation of the first weights."""
+    experiment: str  #: Folder of its weights and results
+    weight_std: float = 0.001  #: Standard deviation of the first weights
     first: Settings | None = None
     """How one model of all categories is learned first; each category's model starts from its weights."""
-    shared: bool = False
-    """Whether that one model serves every category, and nothing else is learned."""
+    shared: bool = False  #: Whether that one model serves every category, and nothing else is learned
 
     @property
     def sampling(self) -> Chain:
@@ -219,16 +212,11 @@ class MultiGrid:
 
     name: str
     source: str
-    grids: tuple[Architecture, ...]
-    """Coarse to fine."""
-    settings: tuple[Settings, ...]
-    """Of each grid."""
-    sampling: tuple[Chain, ...]
-    """The chains that sample the trained grids from scratch."""
-    weight_std: float = 0.001
-    """Standard deviation of the first weights."""
-    experiment: str = "multigrid"
-    """Folder of its weights and results."""
+    grids: tuple[Architecture, ...]  #: Coarse to fine
+    settings: tuple[Settings, ...]  #: Of each grid
+    sampling: tuple[Chain, ...]  #: The chains that sample the trained grids from scratch
+    weight_std: float = 0.001  #: Standard deviation of the first weights
+    experiment: str = "multigrid"  #: Folder of its weights and results
 
     @property
     def architecture(self) -> Architecture:
@@ -299,25 +287,16 @@ class Cooperative:
 
     name: str
     source: str
-    architecture: Architecture
-    """Of the descriptor."""
-    layout: Layout
-    """Of the generator."""
-    settings: Settings
-    """Of the descriptor."""
+    architecture: Architecture  #: Of the descriptor
+    layout: Layout  #: Of the generator
+    settings: Settings  #: Of the descriptor
     num_chains: int
-    learning_rate: float
-    """Of the generator."""
-    sampling: Chain
-    """The chain that revises the trained generator's proposals."""
-    betas: tuple[float, float] = (0.6, 0.999)
-    """Adam's, of the generator."""
-    sigma: float = 0.0
-    """Standard deviation of eps in eq. (20)."""
-    weight_std: float = 0.001
-    """Standard deviation of the descriptor's first weights."""
-    experiment: str = "cooperative"
-    """Folder of its weights and results."""
+    learning_rate: float  #: Of the generator
+    sampling: Chain  #: The chain that revises the trained generator's proposals
+    betas: tuple[float, float] = (0.6, 0.999)  #: Adam's, of the generator
+    sigma: float = 0.0  #: Standard deviation of eps in eq. (20).
+    weight_std: float = 0.001  #: Standard deviation of the descriptor's first weights
+    experiment: str = "cooperative"  #: Folder of its weights and results
 
 
 PAPER_TEACHING = Cooperative(
@@ -353,8 +332,7 @@ GENTLE_TEACHING = replace(
     settings=replace(TEACHING.settings, learning_rate=Decay(1.5e-3, 5e-4, over=900)),
 )
 
-Sampled = Synthesis | MultiGrid | Cooperative
-"""Experiments whose models sample new shapes from scratch."""
+Sampled = Synthesis | MultiGrid | Cooperative  #: Experiments whose models sample new shapes from scratch
 Preset = Sampled | Conditional
 AnyPreset = TypeVar("AnyPreset", bound=Preset)
 

@@ -40,10 +40,8 @@ class Pretrained:
     """
 
     net: DescriptorNet
-    mean: float
-    """Scalar voxel mean of the training shapes: occupancy = centred + mean."""
-    prior: Prior | None
-    """What the chains' first shapes are drawn from; None for white noise N(0, 1)."""
+    mean: float  #: Scalar voxel mean of the training shapes: occupancy = centred + mean
+    prior: Prior | None  #: What the chains' first shapes are drawn from; None for white noise N(0, 1)
     settings: Chain
     card: dict[str, Any]
 

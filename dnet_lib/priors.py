@@ -29,13 +29,10 @@ class Prior(Protocol):
 class Histogram:
     """Constant shapes whose level is drawn from a histogram of 1x1x1 versions: the model p(0) of section 4.2."""
 
-    edges: Tensor
-    """Ascending occupancy levels, (B + 1,)."""
-    counts: Tensor
-    """Shapes in each bin, (B,)."""
+    edges: Tensor  #: Ascending occupancy levels, (B + 1,)
+    counts: Tensor  #: Shapes in each bin, (B,)
     resolution: int
-    centre: float
-    """Scalar voxel mean of the training shapes, subtracted from the draws."""
+    centre: float  #: Scalar voxel mean of the training shapes, subtracted from the draws
 
     @classmethod
     def fit(cls, occupancy: Tensor, resolution: int, *, bins: int = 30) -> Self:
@@ -72,16 +69,12 @@ class CoarseGaussian:
     the rough outlines of the training shapes and leaves every detail to the descriptor.
     """
 
-    mean: Tensor
-    """Mean occupancy of the coarse training shapes, (1, r, r, r)."""
+    mean: Tensor  #: Mean occupancy of the coarse training shapes, (1, r, r, r)
     factor: Tensor
     """A, (rank, r^3): the leading principal axes, each as long as the data's standard deviation along it."""
-    scale: int
-    """From the coarse grid to the descriptor's."""
-    centre: float
-    """Scalar voxel mean of the descriptor's training shapes, subtracted from the draws."""
-    temperature: float = 1.0
-    """T below 1 draws nearer to the mean."""
+    scale: int  #: From the coarse grid to the descriptor's
+    centre: float  #: Scalar voxel mean of the descriptor's training shapes, subtracted from the draws
+    temperature: float = 1.0  #: T below 1 draws nearer to the mean
     mixture: tuple[Tensor, Tensor, Tensor] | None = None
     """w (K,), m (K, rank) and L (K, rank, rank), lower triangular; None for one Gaussian."""
 

@@ -19,8 +19,7 @@ from dnet_lib.priors import Prior
 from dnet_lib.projections import Projection, hidden_voxels, missing_detail
 from dnet_lib.voxels import check_scale, corrupt, down_scale, fill_hidden, per_item, resample, up_scale
 
-Begun = tuple[Tensor, Projection | None]
-"""First shapes of the chains, and what they must keep."""
+Begun = tuple[Tensor, Projection | None]  #: First shapes of the chains, and what they must keep
 
 
 class Starts(Protocol):
@@ -166,8 +165,7 @@ class Corrupted(_Stateless):
     Masks are fresh at every iteration. Hidden voxels start at the mean of the visible ones of the same shape.
     """
 
-    share: float
-    """Of the voxels, hidden at random."""
+    share: float  #: Of the voxels, hidden at random
 
     def begin(self, observed: Tensor, index: Tensor, generator: torch.Generator | None) -> Begun:
         _, hidden = corrupt(observed, self.share, generator=generator)
@@ -197,8 +195,7 @@ class Coarser(_Stateless):
     resolution: int
     below: Self | None = None
     """The starts of the next coarser grid, which hear its samples first; None on the coarsest."""
-    revised: Tensor | None = None
-    """This grid's samples of the iteration under way."""
+    revised: Tensor | None = None  #: This grid's samples of the iteration under way
 
     def begin(self, observed: Tensor, index: Tensor, generator: torch.Generator | None) -> Begun:
         if self.below is None:

@@ -6,8 +6,7 @@ from dnet_lib.checkpoints import RESULTS, load_results
 from dnet_lib.errors import CheckpointError
 from dnet_lib.paper import PAPER_TABLES
 
-JUDGES = {"voxnet": "", "views": "_views"}
-"""The judges, and what ends the names of their numbers in results."""
+JUDGES = {"voxnet": "", "views": "_views"}  #: The judges, and what ends the names of their numbers in results
 METRICS = {"table1": "inception_score", "table2": "class_probability", "table3": "class_error"}
 
 Row = tuple[str | float, ...]

@@ -17,8 +17,7 @@ from torch import Tensor
 from dnet_lib.errors import ShapeError
 
 Kind = Literal["half", "cube", "behind"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
-"""What `hide` can hide beside a random share."""
+KINDS: tuple[Kind, ...] = get_args(Kind)  #: What `hide` can hide beside a random share
 
 
 def sides(y: Tensor) -> tuple[int, ...]:

@@ -18,10 +18,8 @@ from dnet_lib.voxels import check_shapes, threshold
 class LocalMean:
     """A hidden voxel is full where a Gaussian-weighted mean of the visible voxels around it exceeds one half."""
 
-    sigma: float = 0.8
-    """Standard deviation of the weights, in voxels."""
-    radius: int = 2
-    """The neighbourhood is a cube of 2 radius + 1 voxels a side."""
+    sigma: float = 0.8  #: Standard deviation of the weights, in voxels
+    radius: int = 2  #: The neighbourhood is a cube of 2 radius + 1 voxels a side
 
     @classmethod
     def fit(cls, shapes: Tensor) -> Self:
@@ -46,8 +44,7 @@ class LocalMean:
 class TrainingMean:
     """A hidden voxel is full where most training shapes have it full, whatever the visible ones say."""
 
-    mean: Tensor
-    """Mean occupancy, (1, 1, R, R, R)."""
+    mean: Tensor  #: Mean occupancy, (1, 1, R, R, R)
 
     @classmethod
     def fit(cls, shapes: Tensor) -> Self:
@@ -63,8 +60,7 @@ class TrainingMean:
 class NearestShape:
     """Hidden voxels are copied from the training shape that differs least in the visible ones."""
 
-    shapes: Tensor
-    """Binary training shapes, (N, 1, R, R, R)."""
+    shapes: Tensor  #: Binary training shapes, (N, 1, R, R, R)
 
     @classmethod
     def fit(cls, shapes: Tensor) -> Self:

@@ -25,8 +25,7 @@ GEMM, CONV, MOVE, CALL, THIN, TURN = 1e-11, 1.15e-11, 5.4e-11, 2e-5, 2e-10, 6e-9
 """Seconds of an operation in a matrix product and in a convolution, of a byte moved, of a call, and, where PyTorch is
 slow, of a tap whose gradient goes to a single unfolded channel and of a number that passes from a direct layer's layout
 to another's or back. Fitted to 300 timed layers; only ratios matter."""
-DOUBT = 0.75
-"""An algorithm must count at most this share of the direct convolution: counts err."""
+DOUBT = 0.75  #: An algorithm must count at most this share of the direct convolution: counts err
 FEW_STEPS, WORTH = 4, 0.05
 """Fewer steps, or a convolution that takes fewer seconds in all of them, are not worth the count."""
 

@@ -22,15 +22,13 @@ from dnet_lib.starts import Persistent, noise
 from dnet_lib.voxels import uncentre
 
 EXPERIMENT = "budget"
-MINUTES = 10.0
-"""Of one core's time, for one run."""
+MINUTES = 10.0  #: Of one core's time, for one run
 NUM_MOMENTS = 8
 NUM_SAMPLES = 64
 NUM_SEEDS = 3
 WANTED = ("class_probability", "class_probability_views", "coverage", "minimum_matching_distance", "ratio")
 
-Draw = Callable[[], Tensor]
-"""New samples of a model that is still learning, occupancy."""
+Draw = Callable[[], Tensor]  #: New samples of a model that is still learning, occupancy
 Race = tuple[Iterator[Any], Draw]
 Racer = TypeVar("Racer", MultiGrid, Cooperative)
 

@@ -19,10 +19,8 @@ from dnet_lib.paper import PAPER_TABLES
 from dnet_lib.reproduce.workplace import ALL, Facts, Workplace, source
 from dnet_lib.voxels import down_scale
 
-SHARES = (0.01, 0.05, 0.10, 0.25, 1.0)
-"""Parts of the labels that the classifiers see."""
-DRAWS = 3
-"""Random draws of the labelled shapes, where they are few."""
+SHARES = (0.01, 0.05, 0.10, 0.25, 1.0)  #: Parts of the labels that the classifiers see
+DRAWS = 3  #: Random draws of the labelled shapes, where they are few
 
 
 def descriptions(net: DescriptorNet, shapes: ShapeSet, mean: float) -> dict[str, Tensor]:

@@ -19,14 +19,11 @@ from dnet_lib.reproduce.training import follow, point
 from dnet_lib.reproduce.workplace import Facts, Workplace
 from dnet_lib.voxels import threshold, uncentre
 
-NUM_PROPOSALS = 64
-"""For the learning curve."""
-NUM_RECONSTRUCTED = 32
-"""Test shapes."""
+NUM_PROPOSALS = 64  #: For the learning curve
+NUM_RECONSTRUCTED = 32  #: Test shapes
 INFERENCE: dict[str, Any] = {"sigma": 0.5, "num_steps": 200, "step_size": 0.003, "temperature": 0.0}
 """How Z is found for them; chosen on training shapes."""
-NUM_GUESSES = 600
-"""Proposals of which the nearest one is where the search for a shape's Z begins."""
+NUM_GUESSES = 600  #: Proposals of which the nearest one is where the search for a shape's Z begins
 
 
 def begin(preset: Cooperative, shapes: ShapeSet, seed: int, device: str = "cpu") -> tuple[Run, Teaching]:

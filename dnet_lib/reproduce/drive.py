@@ -19,10 +19,8 @@ class Trained:
     shapes: ShapeSet
     seconds: float
     curve: dict[str, list[float]]
-    preset: Facts = field(default_factory=dict)
-    """What was not as the preset says."""
-    judged: Facts = field(default_factory=dict)
-    """What was judged already: chains that no weights can draw again."""
+    preset: Facts = field(default_factory=dict)  #: What was not as the preset says
+    judged: Facts = field(default_factory=dict)  #: What was judged already: chains that no weights can draw again
 
 
 @dataclass(frozen=True)
@@ -30,23 +28,17 @@ class Experiment:
     """An experiment that learns a model of each category and judges it: a row of the table in `experiments`."""
 
     about: str
-    presets: Mapping[str, Preset]
-    """By name; the first one is what is used where nothing else is said."""
+    presets: Mapping[str, Preset]  #: By name; the first one is what is used where nothing else is said
     learn: Callable[[Any, str, Workplace], Trained]
     judge: Callable[[Any, str, Pretrained, Workplace], Facts]
     """What is measured of a model: entries of its results file."""
-    categories: Callable[[str], tuple[str, ...]]
-    """What is learned by a preset where nothing else is said."""
+    categories: Callable[[str], tuple[str, ...]]  #: What is learned by a preset where nothing else is said
     shipped: Mapping[str, str] = field(default_factory=dict)
     """The preset that made a category's weights, where it is not the first."""
-    prepare: Callable[[Any, Workplace], None] | None = None
-    """What is made once, before all categories are learned."""
-    table: Callable[[Preset, Workplace], str] | None = None
-    """Printed at the end."""
-    half: bool = True
-    """Whether weights are published in half precision."""
-    needs_data: bool = True
-    """Whether a model cannot be judged without shapes."""
+    prepare: Callable[[Any, Workplace], None] | None = None  #: What is made once, before all categories are learned
+    table: Callable[[Preset, Workplace], str] | None = None  #: Printed at the end
+    half: bool = True  #: Whether weights are published in half precision
+    needs_data: bool = True  #: Whether a model cannot be judged without shapes
 
     def preset(self, category: str, name: str | None = None) -> Preset:
         """The preset of a name, or the category's."""

@@ -27,10 +27,8 @@ from dnet_lib.tables import rows, text
 
 CATEGORIES = tuple(PAPER_TABLES["class_error"])
 FEW = ("sofa", "toilet", "chair")
-PLACES = ("data", "seed", "device", "results")
-"""Options of all: fields of a `Workplace`."""
-LEARNING = ("runs", "iterations")
-"""Options that only learning uses, not --evaluate."""
+PLACES = ("data", "seed", "device", "results")  #: Options of all: fields of a `Workplace`
+LEARNING = ("runs", "iterations")  #: Options that only learning uses, not --evaluate
 
 
 @dataclass(frozen=True)
@@ -38,11 +36,9 @@ class Single:
     """An experiment that is one run, not one a category."""
 
     about: str
-    run: Callable[..., Facts | dict[str, Facts]]
-    """Of a `Workplace`, and of the options that are not its fields."""
+    run: Callable[..., Facts | dict[str, Facts]]  #: Of a `Workplace`, and of the options that are not its fields
     options: tuple[str, ...] = PLACES
-    data: str | None = "modelnet10"
-    """What is taken where no data are named."""
+    data: str | None = "modelnet10"  #: What is taken where no data are named
 
 
 def _sampled(about: str, categories: tuple[str, ...], table: str | None = None) -> Experiment:

@@ -21,8 +21,7 @@ from dnet_lib.judges import (
 from dnet_lib.metrics import class_error, class_probability, inception_score
 from dnet_lib.reproduce.workplace import ALL, Facts, Workplace, source
 
-HELD_OUT = 0.1
-"""Share of the training split on which epochs are watched and the temperature is fitted."""
+HELD_OUT = 0.1  #: Share of the training split on which epochs are watched and the temperature is fitted
 NUM_EPOCHS = {"voxnet": 16, "views": 16}
 
 

@@ -22,10 +22,8 @@ from dnet_lib.reproduce.workplace import ALL, Facts, Workplace
 from dnet_lib.tables import JUDGES
 from dnet_lib.voxels import threshold, uncentre
 
-NUM_SAMPLES = {ALL: 1000}
-"""Samples that are judged; 100 where nothing else is said."""
-NUM_SPLITS = 10
-"""Of the samples, for the spread of an Inception score."""
+NUM_SAMPLES = {ALL: 1000}  #: Samples that are judged; 100 where nothing else is said
+NUM_SPLITS = 10  #: Of the samples, for the spread of an Inception score
 
 
 def judge(preset: Sampled, category: str, model: Pretrained, place: Workplace) -> Facts:

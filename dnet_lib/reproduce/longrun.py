@@ -26,8 +26,7 @@ from dnet_lib.schedules import Decay
 from dnet_lib.starts import Persistent, noise
 from dnet_lib.voxels import threshold, uncentre
 
-NUM_POINTS = 40
-"""Points of a chain's curves, evenly spaced on a logarithmic axis."""
+NUM_POINTS = 40  #: Points of a chain's curves, evenly spaced on a logarithmic axis
 EXPERIMENT = "temperature"
 
 

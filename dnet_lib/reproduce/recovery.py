@@ -16,12 +16,9 @@ from dnet_lib.pretrained import Pretrained
 from dnet_lib.reproduce.workplace import ALL, Facts, Workplace
 from dnet_lib.voxels import KINDS, corrupt, flip, hide, threshold
 
-SHARE = 0.7
-"""Of the voxels, hidden."""
-FLIPPED = 0.05
-"""Of the voxels, flipped: full ones empty and empty ones full, and nobody says which."""
-DENOISER_ITERATIONS = 2
-"""Of the auto-encoder, for one of the descriptor's: as long by the clock."""
+SHARE = 0.7  #: Of the voxels, hidden
+FLIPPED = 0.05  #: Of the voxels, flipped: full ones empty and empty ones full, and nobody says which
+DENOISER_ITERATIONS = 2  #: Of the auto-encoder, for one of the descriptor's: as long by the clock
 
 
 def denoiser_file(preset: Conditional, place: Workplace) -> Path:

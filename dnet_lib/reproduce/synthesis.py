@@ -16,8 +16,7 @@ from dnet_lib.reproduce.workplace import Facts, Workplace, packed
 from dnet_lib.starts import Fresh, Persistent, Starts, noise
 from dnet_lib.voxels import threshold, uncentre
 
-NUM_KEPT = 24
-"""Persistent chains kept in the results, which no weights can draw again: base64 of their packed bits."""
+NUM_KEPT = 24  #: Persistent chains kept in the results, which no weights can draw again: base64 of their packed bits
 
 
 def learn(preset: Synthesis, category: str, place: Workplace) -> Trained:

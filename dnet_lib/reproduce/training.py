@@ -13,12 +13,9 @@ from dnet_lib.learning import Record, Run, Settings, learn
 from dnet_lib.metrics import nearest
 from dnet_lib.voxels import uncentre
 
-NUM_POINTS = 100
-"""Points of a learning curve."""
-SAVE_EVERY = 10
-"""Iterations between checkpoints."""
-Curve = dict[str, list[float]]
-"""A list a column."""
+NUM_POINTS = 100  #: Points of a learning curve
+SAVE_EVERY = 10  #: Iterations between checkpoints
+Curve = dict[str, list[float]]  #: A list a column
 
 
 def follow(

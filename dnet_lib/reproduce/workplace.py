@@ -17,10 +17,8 @@ from dnet_lib.data import ShapeSet, load_shapes
 from dnet_lib.errors import DataError
 from dnet_lib.pretrained import Pretrained
 
-ALL = "all"
-"""Stands for a category: one model of all of them."""
-Facts = dict[str, Any]
-"""A results file, or entries of one."""
+ALL = "all"  #: Stands for a category: one model of all of them
+Facts = dict[str, Any]  #: A results file, or entries of one
 
 
 @dataclass(frozen=True)
@@ -31,12 +29,9 @@ class Workplace:
     """A dataset's name or the path of a voxel archive; None where nothing is compared with data."""
     seed: int = 0
     device: str = "cpu"
-    runs: Path = Path("runs")
-    """Where unfinished runs keep checkpoints."""
-    weights: Path = WEIGHTS
-    """Where trained weights lie and go."""
-    results: Path = RESULTS
-    """Where results go."""
+    runs: Path = Path("runs")  #: Where unfinished runs keep checkpoints
+    weights: Path = WEIGHTS  #: Where trained weights lie and go
+    results: Path = RESULTS  #: Where results go
 
     def shapes(self, category: str, split: str, resolution: int) -> ShapeSet:
         """Shapes of one category, or of all."""
