@@ -17,6 +17,7 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from dnet_lib import viz
+from dnet_lib.viz import raster
 
 
 def box(resolution: int = 8) -> np.ndarray:
@@ -65,12 +66,17 @@ def settings(scene: viz.Scene) -> dict:
     return json.loads(Reader(document).json)
 
 
+def drawn(shape: np.ndarray, color: str = viz.SHAPE) -> np.ndarray:
+    """The pixels of a shape, 200 x 160, 100 of them a side of its grid."""
+    return raster.draw(shape.astype(bool), 200, 160, 100.0, color)
+
+
 @pytest.mark.parametrize("place", [(0, 0, 0), (7, 0, 0), (0, 7, 0), (0, 0, 7), (3, 6, 5)])
 def test_a_voxel_is_drawn_where_it_is(place):
-    pixels = viz._draw(marker(*place).astype(bool), 200, 160, 100.0, viz.SHAPE)
+    pixels = drawn(marker(*place))
     row, column = np.nonzero(pixels[..., 3] > 128)
     y, x, z = (np.array(place) + 0.5) / 8 - 0.5
-    turn = Rotation.from_euler("zx", [viz.YAW, viz.PITCH], degrees=True)
+    turn = Rotation.from_euler("zx", [raster.YAW, raster.PITCH], degrees=True)
     right, _, up = turn.apply([x, y, z])
     assert column.mean() == pytest.approx(100 + 100 * right, abs=1)
     assert row.mean() == pytest.approx(80 - 100 * up, abs=1)
@@ -78,13 +84,13 @@ def test_a_voxel_is_drawn_where_it_is(place):
 
 def test_up_is_up_the_front_looks_at_the_reader_and_light_comes_from_above():
     def middle(*place):
-        row, column = np.nonzero(viz._draw(marker(*place).astype(bool), 200, 160, 100.0, viz.SHAPE)[..., 3])
+        row, column = np.nonzero(drawn(marker(*place))[..., 3])
         return row.mean(), column.mean()
 
     assert middle(3, 3, 7)[0] < middle(3, 3, 0)[0]  # the last axis is up
     assert middle(3, 7, 3)[1] > middle(3, 0, 3)[1]  # the second axis is x, to the right
     assert middle(0, 3, 3)[0] > middle(7, 3, 3)[0]  # the first axis is y, away from the reader and so higher
-    pixels = viz._draw(box().astype(bool), 200, 160, 100.0, "#808080")
+    pixels = drawn(box(), "#808080")
     colours, counts = np.unique(pixels[pixels[..., 3] == 255][:, 0], return_counts=True)
     faces = sorted(colours[np.argsort(counts)[-3:]])  # the block shows three faces, each of one grey
     assert faces == sorted(round(128 * shade) for shade in face_shades())
@@ -92,12 +98,12 @@ def test_up_is_up_the_front_looks_at_the_reader_and_light_comes_from_above():
 
 def face_shades() -> list[float]:
     """Brightness of the faces -x, -y and +z under the lights of k3d's camera; the top is the brightest."""
-    turn = Rotation.from_euler("zx", [viz.YAW, viz.PITCH], degrees=True)
-    lights = {viz.KEY_LIGHT: 0.4, (0, 0, 1): 0.15, (-0.25, -1, 1): 0.15, (-2.5, 0.4, -1): 0.1}
+    turn = Rotation.from_euler("zx", [raster.YAW, raster.PITCH], degrees=True)
+    lights = {raster.KEY_LIGHT: 0.4, (0, 0, 1): 0.15, (-0.25, -1, 1): 0.15, (-2.5, 0.4, -1): 0.1}
     shades = []
     for x, y, z in turn.apply([[-1, 0, 0], [0, -1, 0], [0, 0, 1]]):
         cosines = {light: max(0, np.dot((x, z, -y), light) / np.linalg.norm(light)) for light in lights}
-        shades.append(0.2 + viz.LIGHTING * sum(cosines[light] * lights[light] for light in lights))
+        shades.append(0.2 + raster.LIGHTING * sum(cosines[light] * lights[light] for light in lights))
     assert max(shades) == shades[2]
     return shades
 
@@ -107,7 +113,7 @@ def test_near_voxels_hide_far_ones():
     wall[0] = True  # the front
     behind = wall.copy()
     behind[4, 5, 3] = True
-    assert np.array_equal(viz._draw(wall, 200, 160, 100.0, viz.SHAPE), viz._draw(behind, 200, 160, 100.0, viz.SHAPE))
+    assert np.array_equal(drawn(wall), drawn(behind))
 
 
 def test_k3d_gets_the_grid_as_z_y_x():

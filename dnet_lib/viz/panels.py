@@ -11,7 +11,8 @@ from dnet_lib.fast import freeze
 from dnet_lib.generator import GeneratorNet, latents
 from dnet_lib.langevin import langevin
 from dnet_lib.projections import hidden_voxels
-from dnet_lib.viz import MimeBundle, Scene, mime_bundle, show
+from dnet_lib.viz.scenes import Scene, show
+from dnet_lib.viz.shown import MimeBundle, mime_bundle
 from dnet_lib.voxels import Kind, ShapeError, centre, check_shapes, corrupt, fill_hidden, hide, uncentre
 
 PLACES: dict[str, Kind | None] = {"anywhere": None, "in one half": "half", "in a cube": "cube", "behind": "behind"}

@@ -1,6 +1,6 @@
-"""Pictures of voxel shapes: live k3d views, their kernel-free twins, PNG fall-backs; figures with alt text.
+"""Views of voxel shapes and points that the reader can turn: live k3d, their kernel-free twins, PNG fall-backs.
 
-Shapes are indexed (y, x, z) with z up everywhere in the library; only this module transposes them, for k3d.
+Shapes are indexed (y, x, z) with z up everywhere in the library; only this package transposes them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import itertools
 import json
 import math
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,22 +21,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from dnet_lib.viz.raster import ANGLE, KEY_LIGHT, LIGHTING, PITCH, YAW, Voxels, grid, rotation
+from dnet_lib.viz.shown import MimeBundle, data_uri, figure_png, mime_bundle, small_png
+from dnet_lib.viz.style import BLUE, GROUPS, INK, PAPER, SHAPE
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as MatplotlibFigure
 
-Voxels = NDArray[np.bool_]  # one thresholded shape, (R, R, R), axes (y, x, z)
-MimeBundle = tuple[dict[str, Any], dict[str, Any]]  # data and metadata, as IPython asks for them
-
-BLUE, ORANGE, GREEN, PINK, SKY, RUST, INK = "#3d7ab8", "#e08e1b", "#2f9e77", "#c7709f", "#62b0e0", "#cf5f26", "#2b3440"
-PALETTE = (BLUE, ORANGE, GREEN, PINK, SKY, RUST, INK)  # told apart by colour-blind readers, in this order
-GROUPS = (*PALETTE[:6], "#8a929b", "#8e5bb5", "#8fa12a", "#e0607e")  # for the groups of `points`, on light and dark
-PAPER, SHAPE = "#f6f7f9", "#6ca0d6"
-YAW, PITCH = 35.0, 22.0  # degrees: every shape first shows its front (-y), seen from above
-ANGLE = 12.0  # degrees of view across the longer side: nearly parallel, so that all shapes of a row look alike
-KEY_LIGHT, LIGHTING = (-0.3, 1.0, 0.4), 1.8  # from the upper left; axes right, up, towards the reader
 WIDTH, TALL = 720, 300  # pixels of a page's text column, and of a shape that stands alone
 LABEL, BAR = 20, 40  # pixels under each captioned shape, and of a chain's controls or a legend
-SCENE_JS, FLIPBOOK_JS = (Path(__file__).with_name(name) for name in ("scene.js", "flipbook.js"))
+SCENE_JS = Path(__file__).with_name("scene.js")
 
 
 def _array(shapes: Any) -> NDArray[Any]:
@@ -260,7 +254,7 @@ class Scene:
         import k3d
 
         placed = np.eye(4, dtype=np.float32)
-        placed[:3, :3] = _rotation(YAW, 0)
+        placed[:3, :3] = rotation(YAW, 0)
         for t, step in enumerate(self.steps):
             for shape, (x, z) in zip(step, centres, strict=True):
                 placed[:3, 3] = x, 0, z
@@ -331,7 +325,7 @@ class Scene:
         return (
             f'<div class="dnet-scene" style="position:relative;height:{self.height + self._foot}px;'
             f'background:var(--dnet-paper,{PAPER});border-radius:10px;overflow:hidden;margin:.8em 0">'
-            f'<img class="dark-light" alt="{alt}" src="{_data_uri(self._poster())}" '
+            f'<img class="dark-light" alt="{alt}" src="{data_uri(self._poster())}" '
             f'style="{fill};height:calc(100% - {self._foot}px);object-fit:contain;margin:0">'
             f'<iframe title="3-D view: {alt}" style="{fill};height:100%;border:0;color-scheme:light" '
             f'srcdoc="{html.escape(self._document(library))}"></iframe></div>'
@@ -341,10 +335,10 @@ class Scene:
         """The first step as the page shows it before WebGL starts: a PNG without background, about 15 kB at most."""
         for detail in (1.0, 0.7, 0.5, 0.35):
             columns, scale, across, down = self._layout(detail)
-            pixels = _grid(self.steps[0], columns, scale, across, down, detail * self._label, self.color)
+            pixels = grid(self.steps[0], columns, scale, across, down, detail * self._label, self.color)
             spare = round(detail * self.height) - len(pixels)
             pixels = np.pad(pixels, ((max(0, spare // 2), max(0, spare - spare // 2)), (0, 0), (0, 0)))
-            picture = _png(pixels, colours=16)
+            picture = small_png(pixels, colours=16)
             if len(picture) < 15_000:
                 break
         return picture
@@ -363,7 +357,7 @@ class Scene:
             scale = min(2 * WIDTH / columns / self.cell[0], 480 / self.cell[1])
             across, down = scale * self.cell[0], scale * self.cell[1]
         label = 0 if self.labels else 2 * self._label
-        pixels = _grid(shapes, columns, scale, across, down, label, self.color)
+        pixels = grid(shapes, columns, scale, across, down, label, self.color)
         margin, (high, wide) = 44 if self.labels else 0, pixels.shape[:2]
         fig = Figure(figsize=(wide / 144, (high + margin) / 144), dpi=144, facecolor=PAPER)
         fig.set_layout_engine("none")  # whatever `plot_style` says
@@ -374,7 +368,7 @@ class Scene:
         for i, caption in enumerate(captions):
             below = row * down + margin / 2 if self.labels else (i // columns + 1) * down - label / 2
             axes.text((i % columns + 0.5) * across, below, caption, ha="center", va="center", color=INK, fontsize=10)
-        return _figure_png(fig)
+        return figure_png(fig)
 
     def save(self, path: str | Path) -> Path:
         """Write the scene as a picture (.png) or as one page that needs nothing else (.html)."""
@@ -467,7 +461,7 @@ class Points(Scene):
         import k3d
 
         placed = np.eye(4, dtype=np.float32)
-        placed[:3, :3] = _rotation(YAW, 0)
+        placed[:3, :3] = rotation(YAW, 0)
         for cloud, color, name in zip(self.clouds, GROUPS, self.names, strict=False):
             yield k3d.points(
                 cloud,
@@ -508,7 +502,7 @@ class Points(Scene):
         fig.set_layout_engine("none")
         drawn = self.height / (self.height + foot)
         axes = fig.add_axes((0, 1 - drawn, 1, drawn))
-        right, away, up = _rotation(YAW, PITCH) @ np.concatenate(self.clouds).T
+        right, away, up = rotation(YAW, PITCH) @ np.concatenate(self.clouds).T
         colours = np.repeat(GROUPS[: len(self.clouds)], [len(cloud) for cloud in self.clouds])
         order = np.argsort(-away)
         _, scale, _, _ = self._layout(detail)
@@ -527,289 +521,7 @@ class Points(Scene):
         self._drawing(1.0, legend=False).savefig(out, format="png", transparent=True)
         from PIL import Image
 
-        return _png(np.asarray(Image.open(out).convert("RGBA")), colours=48)
+        return small_png(np.asarray(Image.open(out).convert("RGBA")), colours=48)
 
     def png(self) -> bytes:
-        return _figure_png(self._drawing(2.0, legend=True))
-
-
-def _rotation(yaw: float, pitch: float) -> NDArray[np.float64]:
-    """Turn about z by `yaw`, then about the screen's horizontal by `pitch`, degrees; the reader looks along +y."""
-    a, b = math.radians(yaw), math.radians(pitch)
-    about_z = np.array([[math.cos(a), -math.sin(a), 0], [math.sin(a), math.cos(a), 0], [0, 0, 1]])
-    about_x = np.array([[1, 0, 0], [0, math.cos(b), -math.sin(b)], [0, math.sin(b), math.cos(b)]])
-    return about_x @ about_z
-
-
-def _grid(
-    shapes: Sequence[Voxels], columns: int, scale: float, across: float, down: float, label: float, color: str
-) -> NDArray[np.uint8]:
-    """Shapes side by side, RGBA, at `scale` pixels a grid's side: each `across` x `down`, the last `label` empty."""
-    wide, high, drawn = max(1, round(across)), max(1, round(down)), max(1, round(down - label))
-    canvas = np.zeros((math.ceil(len(shapes) / columns) * high, columns * wide, 4), np.uint8)
-    for i, shape in enumerate(shapes):
-        top, left = i // columns * high, i % columns * wide
-        canvas[top : top + drawn, left : left + wide] = _draw(shape, wide, drawn, scale, color)
-    return canvas
-
-
-def _draw(shape: Voxels, wide: int, high: int, scale: float, color: str) -> NDArray[np.uint8]:
-    """One shape as RGBA pixels, by parallel projection: voxel faces as dense points, from the back to the front."""
-    fine = 2  # drawn twice as fine, then averaged
-    side, turn = len(shape), _rotation(YAW, PITCH)
-    towards = np.where(turn[1] < 0, 1, -1)  # the sign of the face that looks at the reader, for each axis
-    voxels = np.pad(shape.transpose(1, 0, 2)[:: towards[0], :: towards[1], :: towards[2]], 1)  # x, y, z; far ones first
-    screen = fine * scale / side * turn[[0, 2]] * towards * [[1], [-1]]  # voxels to pixels right and down
-    spacing = (np.arange(n := math.ceil(1.1 * fine * scale / side) + 1) + 0.5) / n - 0.5
-    patch = np.stack(np.meshgrid(spacing, spacing), -1).reshape(-1, 2)
-    bare = [np.argwhere(voxels & ~np.roll(voxels, -1, axis)) for axis in range(3)]
-    place, axis = np.concatenate(bare), np.repeat(range(3), [len(faces) for faces in bare])
-    order = np.lexsort(place.T[::-1])
-    place, axis = place[order], axis[order]
-    middle = (place - (side + 1) / 2) @ screen.T + [fine * wide / 2, fine * high / 2]
-    points = np.stack([np.insert(patch, a, 0.5, axis=1) @ screen.T for a in range(3)])
-    where = np.floor(middle[:, None].astype(np.float32) + points.astype(np.float32)[axis]).astype(np.int32)
-    column, row = np.clip(where[..., 0], 0, fine * wide - 1), np.clip(where[..., 1], 0, fine * high - 1)
-    paint = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)])
-    shades = [_shade(towards[a] * turn[[0, 2, 1], a] * (1, 1, -1)) for a in range(3)]
-    colours = np.array([[*np.minimum(shade * paint, 255), 255] for shade in shades], np.float32)
-    pixels = np.zeros((fine * high * fine * wide, 4), np.float32)
-    pixels[row * (fine * wide) + column] = colours[axis][:, None]  # a pixel keeps what was drawn last, the nearest
-    pixels = pixels.reshape(high, fine, wide, fine, 4).mean(axis=(1, 3))
-    pixels[..., :3] *= 255 / np.maximum(pixels[..., 3:], 1)
-    return np.rint(pixels).astype(np.uint8)
-
-
-def _shade(normal: NDArray[np.float64]) -> float:
-    """Brightness of a matt face under k3d's lights; axes right, up, towards the reader."""
-    lights = ((KEY_LIGHT, 0.4), ((0, 0, 1), 0.15), ((-0.25, -1, 1), 0.15), ((-2.5, 0.4, -1), 0.1))
-    return 0.2 + LIGHTING * sum(p * max(0.0, float(normal @ light) / math.hypot(*light)) for light, p in lights)
-
-
-def _png(pixels: NDArray[np.uint8], colours: int) -> bytes:
-    """RGBA pixels as a small PNG with a palette."""
-    from PIL import Image
-
-    out = io.BytesIO()
-    Image.fromarray(pixels).quantize(colours, method=Image.Quantize.FASTOCTREE).save(out, "PNG", optimize=True)
-    return out.getvalue()
-
-
-def _figure_png(fig: MatplotlibFigure) -> bytes:
-    """A matplotlib figure as an opaque PNG with a palette, a third of the size of the usual one."""
-    from PIL import Image
-
-    out = io.BytesIO()
-    fig.savefig(out, format="png")
-    small = Image.open(out).convert("RGB").quantize(128, dither=Image.Dither.NONE)
-    out = io.BytesIO()
-    small.save(out, "PNG", optimize=True)
-    return out.getvalue()
-
-
-def _data_uri(picture: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(picture).decode()
-
-
-def mime_bundle(live: Any, page: str, picture: bytes, alt: str, kwargs: dict[str, Any]) -> MimeBundle:
-    """What a front end may choose from: the live widget, the page's HTML, a PNG at half its pixels, the alt text."""
-    data, metadata = {}, {}
-    if live is not None:
-        bundle = live._repr_mimebundle_(**kwargs)
-        data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
-    size = {"width": int.from_bytes(picture[16:20], "big") // 2}
-    data = {**data, "text/html": page, "image/png": base64.b64encode(picture).decode(), "text/plain": alt}
-    return data, {**metadata, "image/png": size}
-
-
-def plot_style() -> None:
-    """Set matplotlib up for the book: opaque paper, colours that colour-blind readers can tell apart, readable text."""
-    import matplotlib as mpl
-    from cycler import cycler
-
-    mpl.rcParams.update(
-        {
-            "figure.figsize": (7.0, 3.4),
-            "figure.dpi": 144,
-            "savefig.dpi": 144,
-            "figure.facecolor": PAPER,
-            "savefig.facecolor": PAPER,
-            "figure.constrained_layout.use": True,
-            "figure.constrained_layout.h_pad": 0.12,
-            "figure.constrained_layout.w_pad": 0.12,
-            "axes.facecolor": PAPER,
-            "axes.edgecolor": "#8a94a0",
-            "axes.labelcolor": INK,
-            "axes.titlecolor": INK,
-            "axes.titlesize": 11,
-            "axes.labelsize": 10,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.grid": True,
-            "axes.axisbelow": True,
-            "axes.prop_cycle": cycler(color=PALETTE),
-            "grid.color": "#dfe3e8",
-            "grid.linewidth": 0.8,
-            "text.color": INK,
-            "xtick.color": INK,
-            "ytick.color": INK,
-            "font.size": 10,
-            "legend.frameon": False,
-            "legend.fontsize": 9,
-            "lines.linewidth": 1.8,
-        }
-    )
-
-
-@dataclass(frozen=True, repr=False)
-class Picture:
-    """A finished figure with the text that a reader who cannot see it gets instead."""
-
-    content: bytes
-    alt: str
-    width: int
-
-    def __repr__(self) -> str:
-        return self.alt
-
-    def html(self) -> str:
-        """The picture as part of a page."""
-        return (
-            f'<img class="dnet-figure dark-light" alt="{html.escape(self.alt)}" src="{_data_uri(self.content)}" style="'
-            f'display:block;width:{self.width}px;max-width:100%;height:auto;margin:.8em auto;border-radius:10px">'
-        )
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> MimeBundle:
-        return mime_bundle(None, self.html(), self.content, self.alt, kwargs)
-
-
-def figure(fig: MatplotlibFigure, alt: str) -> Picture:
-    """Finish a matplotlib figure: its picture with `alt`, the text that says what it shows."""
-    if not alt.strip():
-        raise ValueError("a figure needs an alt text: say what it shows")
-    return Picture(_finish(fig), alt, round(fig.get_figwidth() * 100))
-
-
-def _finish(fig: MatplotlibFigure) -> bytes:
-    """The figure's PNG; pyplot forgets the figure, so that a notebook does not draw it a second time."""
-    from matplotlib import pyplot
-
-    content = _figure_png(fig)
-    pyplot.close(fig)
-    return content
-
-
-def frames(figures: Iterable[MatplotlibFigure], labels: Sequence[object], alt: str, *, name: str = "step") -> Flipbook:
-    """A film of figures, one for each of `labels`, which the reader scrubs and plays on the static page.
-
-    Give every figure the same size and the same axis limits. A generator is welcome: each figure is closed in turn.
-    """
-    pictures = iter(figures)
-    book = flipbook(lambda _: next(pictures, None), {name: labels}, alt, play=name)
-    if next(pictures, None) is not None:
-        raise ValueError(f"there are more figures than the {len(labels)} labels")
-    return book
-
-
-def flipbook(
-    draw: Callable[..., MatplotlibFigure | None],
-    controls: Mapping[str, Sequence[object]],
-    alt: str,
-    *,
-    play: str | None = None,
-    live: Any = None,
-) -> Flipbook:
-    """Every combination of the controls' values as a picture: a panel that needs no kernel.
-
-    draw      makes the figure for one value of each control, in their order; all figures must have one size
-    controls  name and values of each control: a slider for three or more numbers, else a menu
-    alt       what a reader who cannot see the figures should know; the chosen values are added to it
-    play      the control that a play button runs through
-    live      a widget that takes the panel's place where there is a kernel
-
-    Raises `ValueError` for a control without values, figures of different sizes, too few figures, or no alt text.
-    """
-    if not alt.strip():
-        raise ValueError("a flip-book needs an alt text: say what it shows")
-    if not controls or not all(len(values) for values in controls.values()):
-        raise ValueError("a flip-book needs at least one control, and every control at least one value")
-    if play is not None and play not in controls:
-        raise ValueError(f"there is no control {play!r} to play; the controls are {', '.join(controls)}")
-    pictures: list[bytes] = []
-    sizes = set()
-    for values in itertools.product(*controls.values()):
-        fig = draw(*values)
-        if fig is None:
-            raise ValueError(f"there are only {len(pictures)} figures for the labels")
-        sizes.add(tuple(fig.get_size_inches().round(3)))
-        pictures.append(_finish(fig))
-    if len(sizes) > 1:
-        raise ValueError(f"all figures of a flip-book must have one size, not {sorted(sizes)} inches")
-    named = {name: tuple(map(_text, values)) for name, values in controls.items()}
-    sliders = frozenset(name for name, values in controls.items() if name == play or _numeric(values))
-    return Flipbook(tuple(pictures), named, sliders, alt, play, live, round(100 * sizes.pop()[0]))
-
-
-def _numeric(values: Sequence[object]) -> bool:
-    """Whether a control's values are worth a slider: three or more numbers."""
-    return len(values) > 2 and all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
-
-
-def _text(value: object) -> str:
-    """A control's value as the reader sees it."""
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-@dataclass(frozen=True, repr=False)
-class Flipbook:
-    """What `frames` and `flipbook` return: a picture for every combination of the controls, the last one fastest."""
-
-    pictures: tuple[bytes, ...]
-    controls: dict[str, tuple[str, ...]]
-    sliders: frozenset[str]  # the other controls are menus
-    alt: str
-    play: str | None
-    live: Any
-    width: int
-
-    def __repr__(self) -> str:
-        return self.alt
-
-    def html(self) -> str:
-        """The flip-book as part of a page, with nothing outside it; any number of them may share the page."""
-        button = (
-            '<button type="button" aria-label="Play" style="width:30px;height:30px;border:0;border-radius:50%;'
-            f'padding:0;background:{BLUE};color:#fff;font-size:12px;cursor:pointer">&#9654;</button>'
-        )
-        controls = "".join(self._control(name, texts) for name, texts in self.controls.items())
-        return (
-            f'<div class="dnet-flipbook" style="width:{self.width}px;max-width:100%;margin:.8em auto;overflow:hidden;'
-            f'border-radius:10px;background:{PAPER};color:{INK};color-scheme:light;font:14px/1.3 system-ui,sans-serif">'
-            f'<img class="dark-light" alt="{html.escape(self.alt)}" src="{_data_uri(self.pictures[0])}" '
-            'style="display:block;width:100%;height:auto;margin:0">'
-            '<div style="display:flex;flex-wrap:wrap;gap:.4em 1.4em;align-items:center;padding:.2em 1em .8em">'
-            f"{button if self.play else ''}{controls}</div>"
-            f'<script type="application/json">{json.dumps([_data_uri(picture) for picture in self.pictures])}</script>'
-            f"<script>{FLIPBOOK_JS.read_text('utf-8')}</script></div>"
-        )
-
-    def _control(self, name: str, texts: tuple[str, ...]) -> str:
-        about = f'data-control="{html.escape(name)}" data-texts="{html.escape(json.dumps(texts))}"'
-        if name in self.sliders:
-            about += " data-play" if name == self.play else ""
-            wide, grow = 0.6 * max(map(len, texts)), "1 1 14em"
-            field = (
-                f'<input type="range" {about} min="0" max="{len(texts) - 1}" value="0" step="1" '
-                f'style="flex:1;min-width:5em;accent-color:{BLUE}">'
-                f'<output style="min-width:{wide:.1f}em">{html.escape(texts[0])}</output>'
-            )
-        else:
-            options = "".join(f'<option value="{i}">{html.escape(text)}</option>' for i, text in enumerate(texts))
-            field, grow = f'<select {about} style="font:inherit;padding:.15em .3em">{options}</select>', "0 1 auto"
-        style = f"display:flex;gap:.6em;align-items:center;margin:0;flex:{grow}"
-        return f'<label style="{style}">{html.escape(name)} {field}</label>'
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> MimeBundle:
-        return mime_bundle(self.live, self.html(), self.pictures[0], self.alt, kwargs)
+        return figure_png(self._drawing(2.0, legend=True))
