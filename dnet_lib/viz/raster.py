@@ -1,9 +1,8 @@
 """Voxel shapes as pixels: their faces in parallel projection, under the lights that k3d has."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +10,17 @@ from numpy.typing import NDArray
 Voxels = NDArray[np.bool_]  # one thresholded shape, (R, R, R), axes (y, x, z)
 
 YAW, PITCH = 35.0, 22.0  # degrees: every shape first shows its front (-y), seen from above
-ANGLE = 12.0  # degrees of view across the longer side: nearly parallel, so that all shapes of a row look alike
 KEY_LIGHT, LIGHTING = (-0.3, 1.0, 0.4), 1.8  # from the upper left; axes right, up, towards the reader
+
+
+class Layout(NamedTuple):
+    """Where the shapes of a grid stand, in pixels."""
+
+    columns: int
+    scale: float  # of a shape's side
+    across: float  # from shape to shape
+    down: float
+    label: float  # of `down`, the empty part under a shape
 
 
 def rotation(yaw: float, pitch: float) -> NDArray[np.float64]:
@@ -20,18 +28,16 @@ def rotation(yaw: float, pitch: float) -> NDArray[np.float64]:
     a, b = math.radians(yaw), math.radians(pitch)
     about_z = np.array([[math.cos(a), -math.sin(a), 0], [math.sin(a), math.cos(a), 0], [0, 0, 1]])
     about_x = np.array([[1, 0, 0], [0, math.cos(b), -math.sin(b)], [0, math.sin(b), math.cos(b)]])
-    return about_x @ about_z
+    return np.asarray(about_x @ about_z)
 
 
-def grid(
-    shapes: Sequence[Voxels], columns: int, scale: float, across: float, down: float, label: float, color: str
-) -> NDArray[np.uint8]:
-    """Shapes side by side, RGBA, at `scale` pixels a grid's side: each `across` x `down`, the last `label` empty."""
-    wide, high, drawn = max(1, round(across)), max(1, round(down)), max(1, round(down - label))
-    canvas = np.zeros((math.ceil(len(shapes) / columns) * high, columns * wide, 4), np.uint8)
+def grid(shapes: Sequence[Voxels], layout: Layout, color: str) -> NDArray[np.uint8]:
+    """Shapes side by side as RGBA pixels."""
+    wide, high, drawn = (max(1, round(size)) for size in (layout.across, layout.down, layout.down - layout.label))
+    canvas = np.zeros((math.ceil(len(shapes) / layout.columns) * high, layout.columns * wide, 4), np.uint8)
     for i, shape in enumerate(shapes):
-        top, left = i // columns * high, i % columns * wide
-        canvas[top : top + drawn, left : left + wide] = draw(shape, wide, drawn, scale, color)
+        top, left = i // layout.columns * high, i % layout.columns * wide
+        canvas[top : top + drawn, left : left + wide] = draw(shape, wide, drawn, layout.scale, color)
     return canvas
 
 
@@ -44,10 +50,8 @@ def draw(shape: Voxels, wide: int, high: int, scale: float, color: str) -> NDArr
     screen = fine * scale / side * turn[[0, 2]] * towards * [[1], [-1]]  # voxels to pixels right and down
     spacing = (np.arange(n := math.ceil(1.1 * fine * scale / side) + 1) + 0.5) / n - 0.5
     patch = np.stack(np.meshgrid(spacing, spacing), -1).reshape(-1, 2)
-    bare = [np.argwhere(voxels & ~np.roll(voxels, -1, axis)) for axis in range(3)]
-    place, axis = np.concatenate(bare), np.repeat(range(3), [len(faces) for faces in bare])
-    order = np.lexsort(place.T[::-1])
-    place, axis = place[order], axis[order]
+    bare = np.argwhere(np.stack([voxels & ~np.roll(voxels, -1, axis) for axis in range(3)], axis=-1))
+    place, axis = bare[:, :3], bare[:, 3]
     middle = (place - (side + 1) / 2) @ screen.T + [fine * wide / 2, fine * high / 2]
     points = np.stack([np.insert(patch, a, 0.5, axis=1) @ screen.T for a in range(3)])
     where = np.floor(middle[:, None].astype(np.float32) + points.astype(np.float32)[axis]).astype(np.int32)
@@ -59,7 +63,7 @@ def draw(shape: Voxels, wide: int, high: int, scale: float, color: str) -> NDArr
     pixels[row * (fine * wide) + column] = colours[axis][:, None]  # a pixel keeps what was drawn last, the nearest
     pixels = pixels.reshape(high, fine, wide, fine, 4).mean(axis=(1, 3))
     pixels[..., :3] *= 255 / np.maximum(pixels[..., 3:], 1)
-    return np.rint(pixels).astype(np.uint8)
+    return np.asarray(np.rint(pixels), np.uint8)
 
 
 def _shade(normal: NDArray[np.float64]) -> float:

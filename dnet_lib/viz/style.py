@@ -8,38 +8,19 @@ PAPER, SHAPE = "#f6f7f9", "#6ca0d6"
 
 def plot_style() -> None:
     """Set matplotlib up for the book: opaque paper, colours that colour-blind readers can tell apart, readable text."""
-    import matplotlib as mpl
-    from cycler import cycler
+    from matplotlib import rc
+    from matplotlib.rcsetup import cycler
 
-    mpl.rcParams.update(
-        {
-            "figure.figsize": (7.0, 3.4),
-            "figure.dpi": 144,
-            "savefig.dpi": 144,
-            "figure.facecolor": PAPER,
-            "savefig.facecolor": PAPER,
-            "figure.constrained_layout.use": True,
-            "figure.constrained_layout.h_pad": 0.12,
-            "figure.constrained_layout.w_pad": 0.12,
-            "axes.facecolor": PAPER,
-            "axes.edgecolor": "#8a94a0",
-            "axes.labelcolor": INK,
-            "axes.titlecolor": INK,
-            "axes.titlesize": 11,
-            "axes.labelsize": 10,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.grid": True,
-            "axes.axisbelow": True,
-            "axes.prop_cycle": cycler(color=PALETTE),
-            "grid.color": "#dfe3e8",
-            "grid.linewidth": 0.8,
-            "text.color": INK,
-            "xtick.color": INK,
-            "ytick.color": INK,
-            "font.size": 10,
-            "legend.frameon": False,
-            "legend.fontsize": 9,
-            "lines.linewidth": 1.8,
-        }
-    )
+    rc("figure", figsize=(7.0, 3.4), dpi=144, facecolor=PAPER)
+    rc("figure.constrained_layout", use=True, h_pad=0.12, w_pad=0.12)
+    rc("savefig", dpi=144, facecolor=PAPER)
+    rc("axes", facecolor=PAPER, edgecolor="#8a94a0", labelcolor=INK, titlecolor=INK, titlesize=11, labelsize=10)
+    rc("axes", grid=True, axisbelow=True, prop_cycle=cycler(color=PALETTE))
+    rc("axes.spines", top=False, right=False)
+    rc("grid", color="#dfe3e8", linewidth=0.8)
+    rc("text", color=INK)
+    rc("xtick", color=INK)
+    rc("ytick", color=INK)
+    rc("font", size=10)
+    rc("legend", frameon=False, fontsize=9)
+    rc("lines", linewidth=1.8)
