@@ -21,7 +21,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")
     try:
-        return arguments.run(arguments)
+        code: int = arguments.run(arguments)
+        return code
     except KeyboardInterrupt:
         print("dnet-data: interrupted; the same command goes on where it was", file=sys.stderr)
         return 130
@@ -75,8 +76,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--sha256", metavar="HASH", help="what the zip's hash must be (default: what it was at first)")
     sub.add_argument("--resolution", type=side, default=32, metavar="R", help="voxels a side (default: 32)")
     sub.add_argument("--padding", type=count, default=3, metavar="P", help="of them, empty on each side (default: 3)")
-    turns = {"type": int, "choices": range(1, 13), "metavar": "1..12"}
-    sub.add_argument("--turns", **turns, default=1, help="of each mesh, 30 degrees apart (default: 1)")  # type: ignore[arg-type]
+    text = "of each mesh, 30 degrees apart (default: 1)"
+    sub.add_argument("--turns", type=int, choices=range(1, 13), default=1, metavar="1..12", help=text)
     sub.add_argument("--workers", type=side, metavar="N", help="processes (default: one for each core)")
 
     text = "Read other people's voxels: .npz, 3D ShapeNets .mat, .binvox and .npy files, and folders of them."

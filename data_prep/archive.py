@@ -51,7 +51,7 @@ class Archive:
 
     @property
     def resolution(self) -> int:
-        return self.manifest["resolution"]
+        return int(self.manifest["resolution"])
 
     def grids(self, index: Any = ...) -> NDArray[np.bool_]:
         """Occupied voxels of the chosen shapes: bool (n, R, R, R)."""

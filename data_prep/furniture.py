@@ -126,7 +126,8 @@ def limb(
                 width = np.maximum(width - max(inset, 1.1 * g.step[k]), 1e-6)
             offsets.append((g.axes[k] - (p[k] + (q[k] - p[k]) * t)) / width)
         reach = max(abs(q[along] - p[along]), g.step[along]) / 2 * EDGE
-        return (np.abs(g.axes[along] - (p[along] + q[along]) / 2) <= reach) & _within(offsets, section)
+        near: Field = np.abs(g.axes[along] - (p[along] + q[along]) / 2) <= reach
+        return near & _within(offsets, section)
 
     return Solid(inside, np.minimum(p - a, q - b), np.maximum(p + a, q + b))
 

@@ -100,7 +100,6 @@ def text_picture(archive: Archive, columns: int | None = None) -> str:
 
 def contact_sheet(archive: Archive, path: Path, across: int = 10) -> None:
     """A PNG with a row of shapes a category, evenly chosen."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     present = np.unique(archive.labels)
@@ -116,4 +115,4 @@ def contact_sheet(archive: Archive, path: Path, across: int = 10) -> None:
         for ax, i in zip(row, of[chosen], strict=False):
             ax.imshow(shaded(archive.grids([i])[0], 96), cmap="bone", vmin=0, vmax=1.05)
     with replacing(path) as file:
-        FigureCanvasAgg(figure).print_png(file)
+        figure.savefig(file, format="png")

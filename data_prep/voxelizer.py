@@ -69,7 +69,8 @@ def _fit(vertices: FloatArray, n: int, turn: float) -> FloatArray:
         scale = (n - 1) / (high - low).max()
     if not np.isfinite(scale):
         raise MeshError("the mesh is too small for float64: scale it up")
-    return (points - (low + high) / 2) * scale + (n - 1) / 2
+    fitted: FloatArray = (points - (low + high) / 2) * scale + (n - 1) / 2
+    return fitted
 
 
 def _surface(points: FloatArray, faces: NDArray[np.integer], n: int) -> NDArray[np.bool_]:

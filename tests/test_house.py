@@ -22,7 +22,7 @@ ROOMS = (
     *("energy", "fast", "projections", "langevin"),  # the mathematics
     *("priors", "starts", "learning", "generator", "cooperative", "multigrid"),  # the one loop, and what joins it
     *("pretrained", "checkpoints", "metrics", "diagnostics", "features", "judges", "baselines"),  # is it good
-    *("paper", "presets", "tables", "viz", "widgets", "reproduce"),
+    *("paper", "presets", "tables", "viz", "reproduce"),
 )
 
 
@@ -69,6 +69,14 @@ def test_the_two_packages_do_not_know_each_other():
         assert not {n.split(".")[0] for n in imports(path, "dnet_lib")} & {"data_prep"}, path.name
     for path in PREPARATION.rglob("*.py"):
         assert not {n.split(".")[0] for n in imports(path, "data_prep")} & {"torch", "dnet_lib"}, path.name
+
+
+def test_pictures_know_no_models():
+    """Of `viz` the live panels alone import other rooms, or torch."""
+    for path in (LIBRARY / "viz").glob("*.py"):
+        used = {name for name in imports(path, "dnet_lib.viz") if name.split(".")[0] in ("dnet_lib", "torch")}
+        strange = {name for name in used if not name.startswith("dnet_lib.viz.") or ".panels" in name}
+        assert path.name == "panels.py" or not strange, f"{path.name} must not import {sorted(strange)}"
 
 
 def test_the_library_prints_nothing():

@@ -27,7 +27,7 @@ TOKEN = "reader"
 RECOVERY = """
 import torch
 from dnet_lib import load_pretrained, load_shapes
-from dnet_lib.widgets import RecoveryPanel
+from dnet_lib.viz.panels import RecoveryPanel
 truth = load_shapes("furniture", "sofa", "test").voxels[:2]
 panel = RecoveryPanel(load_pretrained("recovery/sofa"), truth)
 panel
@@ -35,7 +35,7 @@ panel
 LATENT = """
 import torch
 from dnet_lib.generator import GeneratorNet, Layout, latents
-from dnet_lib.widgets import LatentPanel
+from dnet_lib.viz.panels import LatentPanel
 seeded = torch.Generator().manual_seed(0)
 net = GeneratorNet(Layout(16, 8, (16, 8), (1, 2, 2), batch_norm=False), generator=seeded).requires_grad_(False)
 LatentPanel(net, latents(net, 2, seeded), {"part": 3 * torch.eye(8)[0]})

@@ -101,7 +101,7 @@ def copy_bundle(app: Sphinx, exception: Exception | None) -> None:
         return
     import k3d
 
-    from dnet_lib.viz import SCENE_JS
+    from dnet_lib.viz.views import SCENE_JS
 
     target = Path(app.outdir) / "_static" / "k3d"
     target.mkdir(parents=True, exist_ok=True)

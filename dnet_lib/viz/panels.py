@@ -3,16 +3,18 @@
 from dataclasses import asdict
 from typing import Any
 
+import ipywidgets as w
 import torch
 from torch import Tensor
 
-from dnet_lib.checkpoints import Pretrained
 from dnet_lib.errors import ShapeError
 from dnet_lib.fast import freeze
 from dnet_lib.generator import GeneratorNet, latents
 from dnet_lib.langevin import langevin
+from dnet_lib.pretrained import Pretrained
 from dnet_lib.projections import hidden_voxels
-from dnet_lib.viz import MimeBundle, Scene, mime_bundle, show
+from dnet_lib.viz.figures import MimeBundle, mime_bundle
+from dnet_lib.viz.scenes import Scene, show
 from dnet_lib.voxels import Kind, centre, check_shapes, corrupt, fill_hidden, hide, uncentre
 
 PLACES: dict[str, Kind | None] = {"anywhere": None, "in one half": "half", "in a cube": "cube", "behind": "behind"}
@@ -41,8 +43,6 @@ class RecoveryPanel:
     """
 
     def __init__(self, model: Pretrained, shapes: Tensor, *, seed: int = 0, page: Scene | None = None):
-        import ipywidgets as w  # comes with k3d, and costs time: not before it is needed
-
         resolution = model.net.architecture.resolution
         self.model, self.shapes, self.page = model, check_shapes(shapes, resolution=resolution), page
         self.generator = torch.Generator(shapes.device).manual_seed(seed)
@@ -62,18 +62,18 @@ class RecoveryPanel:
         """Hide what the controls say, run the model's chain, and show it. The visible voxels stay as they are."""
         self.button.disabled, self.progress.value = True, 0
         try:
-            truth, run = self.shapes, asdict(self.model.settings)
+            truth, mean, run = self.shapes, self.model.mean, asdict(self.model.settings)
             hidden = hide_share(truth, self.place.value, self.share.value, generator=self.generator)
-            start = centre(fill_hidden(truth, hidden), self.model.mean)
+            start, keep = centre(fill_hidden(truth, hidden), mean), hidden_voxels(hidden)
             energy = freeze(self.model.net, start, num_steps=run["num_steps"])
-            seen, film, keep = truth.masked_fill(hidden, 0), [], hidden_voxels(hidden)
+            film = [seen := truth.masked_fill(hidden, 0)]
             for y, _ in langevin(start, energy, **run, projection=keep, generator=self.generator):
                 self.progress.value += 1
-                film.append(torch.stack([truth, seen, torch.where(hidden, uncentre(y, self.model.mean), truth)], 1))
-            film = [step.flatten(0, 1) for step in (torch.stack([truth, seen, seen], 1), *film)]
-            self.hidden, self.recovered = hidden, film[-1][2::3]
+                film.append(torch.where(hidden, uncentre(y, mean), truth))
+            self.hidden, self.recovered = hidden, film[-1]
+            rows = [torch.stack([truth, seen, step], 1).flatten(0, 1) for step in film]
             captions, alt = ["original", "visible", "recovered"] * len(truth), "Original, visible and recovered shapes"
-            return self._draw(show(film, chain=True, captions=captions, columns=3, alt=alt))
+            return self._draw(show(rows, chain=True, captions=captions, columns=3, alt=alt))
         finally:
             self.button.disabled = False
 
@@ -84,8 +84,8 @@ class RecoveryPanel:
         return scene
 
     def _repr_mimebundle_(self, **kwargs: Any) -> MimeBundle:
-        page = self.page or show(self.shapes, alt="The shapes of a recovery panel, which needs a kernel")
-        return mime_bundle(self.box, page.html(), page.png(), page.alt, kwargs)
+        twin = self.page or show(self.shapes, alt="The shapes of a recovery panel, which needs a kernel")
+        return mime_bundle(self.box, twin.html(), twin.png(), twin.alt, kwargs)
 
 
 class LatentPanel:
@@ -107,17 +107,13 @@ class LatentPanel:
         seed: int = 0,
         page: Scene | None = None,
     ):
-        import ipywidgets as w
-
         if tuple(ends.shape) != (2, net.layout.latent):
             raise ShapeError(f"the ends must be two latent vectors (2, {net.layout.latent}), not {tuple(ends.shape)}")
         self.net, self.ends, self.directions, self.page = net, ends, directions or {}, page
         self.generator = torch.Generator(ends.device).manual_seed(seed)
-        slide: dict[str, Any] = {"step": 0.05, "readout_format": ".2f"}
-        self.between = w.FloatSlider(0.0, min=0.0, max=1.0, description="between", **slide)
-        self.along = {
-            name: w.FloatSlider(0.0, min=-1.0, max=1.0, description=name, **slide) for name in self.directions
-        }
+        slide = {"max": 1.0, "step": 0.05, "readout_format": ".2f"}
+        self.between = w.FloatSlider(0.0, min=0.0, description="between", **slide)
+        self.along = {name: w.FloatSlider(0.0, min=-1.0, description=name, **slide) for name in self.directions}
         self.button = w.Button(description="other ends", button_style="primary")
         self.view = self.scene().widget()
         sliders = [self.between, *self.along.values()]
@@ -131,7 +127,8 @@ class LatentPanel:
     def latent(self) -> Tensor:
         """Where the sliders stand, (1, d): (1 - rho) Z_0 + rho Z_1 plus the directions (section 6.4)."""
         z = torch.lerp(self.ends[:1], self.ends[1:], self.between.value)
-        return z + sum(slider.value * self.directions[name] for name, slider in self.along.items())
+        moved: Tensor = z + sum(slider.value * self.directions[name] for name, slider in self.along.items())
+        return moved
 
     @torch.no_grad()
     def scene(self) -> Scene:
@@ -146,5 +143,5 @@ class LatentPanel:
         self.scene().redraw(self.view)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> MimeBundle:
-        page = self.page or self.scene()
-        return mime_bundle(self.box, page.html(), page.png(), page.alt, kwargs)
+        twin = self.page or self.scene()
+        return mime_bundle(self.box, twin.html(), twin.png(), twin.alt, kwargs)

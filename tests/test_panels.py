@@ -7,7 +7,7 @@ import torch
 from dnet_lib import Architecture, DescriptorNet, Pretrained, ShapeError, show
 from dnet_lib.generator import GeneratorNet, Layout
 from dnet_lib.pretrained import Chain
-from dnet_lib.widgets import PLACES, LatentPanel, RecoveryPanel, hide_share
+from dnet_lib.viz.panels import PLACES, LatentPanel, RecoveryPanel, hide_share
 
 
 def seeded(seed: int = 0) -> torch.Generator:
