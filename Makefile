@@ -39,15 +39,16 @@ book: $(STAMP)           ## run the chapters on the embedded shapes and build th
 	$(JUPYTER_BOOK) build book -W -n --keep-going
 	@echo "The book is at _build/html/index.html"
 
+# Tests are many small computations: a second thread only waits for the first.
 test: $(STAMP)           ## everything: style, types, library, chapters, the built page
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy dnet_lib data_prep
 	$(PYTHON) -m mypy --strict book/execute.py
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest  # many small computations: more threads only wait for each other
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest
 
 references: $(STAMP)     ## execute the chapters at smoke scale anew and store what nbval and the key numbers compare with
-	$(PYTHON) tests/chapters/make_references.py
+	OMP_NUM_THREADS=1 $(PYTHON) tests/chapters/make_references.py
 
 benchmarks: $(STAMP)     ## measure, ratios first
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --editable ".[benchmarks]"

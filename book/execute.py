@@ -1,9 +1,9 @@
 """Run the chapters whose result is not there yet, and hand all results to Jupyter Book, which runs nothing itself.
 
-`make book` calls it before the page is built. As many chapters run at once as there are cores, each on one thread,
-without any time limit. A finished chapter is stored under one hash of all that it depends on: its text, every file of
-the library, the versions of what computes and draws. So an interrupted or failed build goes on where it was, and a
-changed library never serves an old result.
+`make book` calls it before the page is built. Several chapters run at once, each on one thread, without any time
+limit. A finished chapter is stored under one hash of all that it depends on: its text, every file of the library, the
+versions of what computes and draws. So an interrupted or failed build goes on where it was, and a changed library never
+serves an old result.
 """
 
 import json
@@ -14,13 +14,14 @@ import shutil
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, wait
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import nbformat
+import psutil
 from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn
 from jupyter_client.kernelspec import KernelSpecManager
@@ -32,6 +33,7 @@ BOOK = Path(__file__).parent
 ROOT = BOOK.parent
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "matplotlib", "k3d")
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+AT_ONCE = 4  # the longest chapter takes a quarter of the time of all: more would cost memory and gain nothing
 KEPT = 3  # results of a chapter, so that switching between two versions runs nothing again
 
 
@@ -79,27 +81,28 @@ def earlier(chapter: Chapter) -> list[Path]:
 
 
 def expected_seconds(chapter: Chapter) -> float:
-    """How long the chapter ran last time; one that never ran may be long and goes first, by its size."""
+    """How long the chapter computed last time; one that never ran may be long and goes first, by its size."""
     known = next(iter(earlier(chapter)), None)
     return json.loads(known.read_text("utf-8"))["metadata"]["seconds"] if known else 1e6 + len(chapter.text)
 
 
 def run(chapter: Chapter, library: Path, kernels: set[AsyncKernelManager]) -> str:
     """Run a chapter on one thread and store it, whole or not at all; says how long it took. Raises ChapterError."""
-    print(f"{chapter.path.stem} begins", flush=True)
     notebook = read_myst_markdown_notebook(chapter.text, add_source_map=True, path=chapter.path)
     path = os.pathsep.join(filter(None, [str(library.parent), os.environ.get("PYTHONPATH")]))
     # the Python that is running, whatever other kernels of the same name are installed
     kernel = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
-    line, cell_began, slowest = 0, 0.0, (0.0, 0)
+    line, seconds, longest = 0, 0.0, (0.0, 0)
 
     def begin_cell(cell: Any, cell_index: int) -> None:
-        nonlocal line, cell_began
-        line, cell_began = notebook.metadata.source_map[cell_index], time.monotonic()
+        nonlocal line
+        line = notebook.metadata.source_map[cell_index]
 
     def end_cell(cell: Any, cell_index: int, execute_reply: Any) -> None:
-        nonlocal slowest
-        slowest = max(slowest, (time.monotonic() - cell_began, line))
+        nonlocal seconds, longest
+        times = psutil.Process(getattr(kernel.provisioner, "pid", None)).cpu_times()
+        longest = max(longest, (times.user + times.system - seconds, line))
+        seconds = times.user + times.system
 
     client = NotebookClient(
         notebook,
@@ -118,7 +121,7 @@ def run(chapter: Chapter, library: Path, kernels: set[AsyncKernelManager]) -> st
     kernels.add(kernel)
     try:
         client.execute(cleanup_kc=True, env=os.environ | dict.fromkeys(THREADS, "1") | {"PYTHONPATH": path})
-    except Exception as error:  # whatever it is, the other chapters go on
+    except Exception as error:
         reason = re.sub(r"\x1b\[[0-9;]*m", "", str(error) or repr(error))
         raise ChapterError(f"{chapter.path.name}, the cell at line {line}: {reason}") from error
     finally:
@@ -126,7 +129,7 @@ def run(chapter: Chapter, library: Path, kernels: set[AsyncKernelManager]) -> st
     if chapter not in chapters(chapter.path.parent, library, chapter.result.parent):
         raise ChapterError(f"{chapter.path.name}: it or the library changed while it ran; run it again")
 
-    notebook.metadata["seconds"] = seconds = time.monotonic() - began
+    notebook.metadata["seconds"] = seconds
     part = chapter.result.with_suffix(".part")
     with part.open("w", encoding="utf-8") as file:
         nbformat.write(notebook, file)
@@ -135,27 +138,35 @@ def run(chapter: Chapter, library: Path, kernels: set[AsyncKernelManager]) -> st
     part.replace(chapter.result)
     for old in earlier(chapter)[KEPT:]:
         old.unlink()
-    return f"{seconds:.0f} s, its longest cell (line {slowest[1]}) {slowest[0]:.0f} s"
+    took = time.monotonic() - began
+    return f"{took:.0f} s: {seconds:.0f} s of one core, {longest[0]:.0f} s of them in the cell at line {longest[1]}"
 
 
 def run_all(pending: list[Chapter], library: Path, processes: int) -> list[str]:
     """Run chapters side by side, the longest first, and show how it goes; the names of those that failed."""
     kernels: set[AsyncKernelManager] = set()
-    remaining, failed = [chapter.path.stem for chapter in pending], []
+    remaining, failed, stopping = [chapter.path.stem for chapter in pending], [], threading.Event()
+
+    def work(chapter: Chapter) -> None:
+        name = chapter.path.stem
+        print(f"{name} begins", flush=True)
+        try:
+            said = f"{name} took {run(chapter, library, kernels)}"
+        except Exception as error:  # whatever it is, the other chapters go on
+            if stopping.is_set():
+                return
+            failed.append(name)
+            said = f"\n{error or repr(error)}\n\n{name} FAILED"
+        remaining.remove(name)
+        others = ", ".join(other.partition("_")[0] for other in remaining)
+        print(f"{said}; {len(remaining)} to go{': ' if others else ''}{others}", flush=True)
+
     pool = ThreadPoolExecutor(processes)
-    order = sorted(pending, key=expected_seconds, reverse=True)
-    futures = {pool.submit(run, chapter, library, kernels): chapter.path.stem for chapter in order}
+    futures = [pool.submit(work, chapter) for chapter in sorted(pending, key=expected_seconds, reverse=True)]
     try:
-        for future in as_completed(futures):
-            name = futures[future]
-            remaining.remove(name)
-            try:
-                print(f"{name} is finished: {future.result()};", end=" ")
-            except ChapterError as error:
-                failed.append(name)
-                print(f"\n{error}\n{name} FAILED;", end=" ")
-            print(f"{len(remaining)} to go{': ' if remaining else ''}{', '.join(remaining)}", flush=True)
+        wait(futures)
     except KeyboardInterrupt:
+        stopping.set()
         pool.shutdown(wait=False, cancel_futures=True)
         while any(future.running() for future in futures):
             for kernel in list(kernels):
@@ -167,7 +178,7 @@ def run_all(pending: list[Chapter], library: Path, processes: int) -> list[str]:
 
 
 def hand_over(finished: list[Chapter], cache: Path) -> None:
-    """Fill a new jupyter-cache, which Jupyter Book reads, with the chapters' results and how long they took."""
+    """Fill a new jupyter-cache, which Jupyter Book reads, with the chapters' results and how long they computed."""
     shutil.rmtree(cache, ignore_errors=True)
     target = get_cache(str(cache))
     for chapter in finished:
@@ -181,9 +192,9 @@ def execute(book: Path, library: Path, results: Path, cache: Path) -> list[str]:
     results.mkdir(parents=True, exist_ok=True)
     found = chapters(book, library, results)
     pending = [chapter for chapter in found if not chapter.result.exists()]
-    processes = max(1, min(usable_cores(), len(pending)))
-    done = len(found) - len(pending)
-    print(f"{len(found)} chapters: {done} are finished, {len(pending)} to run, {processes} at once", flush=True)
+    processes = max(1, min(usable_cores(), len(pending), AT_ONCE))
+    plan = f"{len(pending)} to run, {processes} at once" if pending else "all are finished"
+    print(f"{len(found)} chapters: {plan}", flush=True)
     failed = run_all(pending, library, processes)
     if not failed:
         hand_over(found, cache)

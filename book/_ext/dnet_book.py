@@ -124,7 +124,7 @@ def copy_bundle(app: Sphinx, exception: Exception | None) -> None:
 
 
 class BadgeLine(SphinxPostTransform):
-    """Under the title of every executed page: its measured run time, and where to run it."""
+    """Under the title of every page that has run: the measured time of computing, and where to run it."""
 
     default_priority = 900
     formats = ("html",)
@@ -140,7 +140,7 @@ class BadgeLine(SphinxPostTransform):
             "Open in Colab": f"https://colab.research.google.com/github/{name}/blob/main/book/{page}.ipynb",
             "Open in Binder": f"https://mybinder.org/v2/gh/{name}/main?urlpath=lab/tree/book/{page}.ipynb",
         }
-        seconds = measured["runtime"]  # of one thread, see book/execute.py
+        seconds = measured["runtime"]  # what one thread computed, however busy the machine was: see book/execute.py
         time = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} minutes"
         line = nodes.paragraph(classes=["badge-line"])
         line += nodes.inline(text=f"Runs in {time} on one CPU core", classes=["badge"])
