@@ -11,7 +11,8 @@ NEW = .venv/bin/python
 endif
 
 # Like the chapters, the page's build ends when its make is killed: it must not write into the next one's _build.
-JUPYTER_BOOK = $(PYTHON) -c "import sys; sys.path.insert(0, 'book'); import execute; execute.stop_with_parent(); \
+# `exec`, so that make, and no shell, is its parent.
+JUPYTER_BOOK = exec $(PYTHON) -c "import sys; sys.path.insert(0, 'book'); import execute; execute.stop_with_parent(); \
 	from jupyter_book.cli.main import main; main()"
 
 .PHONY: book test notebooks references benchmarks clean

@@ -149,7 +149,7 @@ def run_all(pending: list[Chapter], library: Path, processes: int) -> list[str]:
 
     def work(chapter: Chapter) -> None:
         name = chapter.path.stem
-        print(f"{name} begins", flush=True)
+        print(f"{name} begins\n", end="", flush=True)  # in one piece: others print, too
         try:
             said = f"{name} took {run(chapter, library, kernels)}"
         except Exception as error:  # whatever it is, the other chapters go on
@@ -159,7 +159,7 @@ def run_all(pending: list[Chapter], library: Path, processes: int) -> list[str]:
             said = f"\n{error or repr(error)}\n\n{name} FAILED"
         remaining.remove(name)
         others = ", ".join(other.partition("_")[0] for other in remaining)
-        print(f"{said}; {len(remaining)} to go{': ' if others else ''}{others}", flush=True)
+        print(f"{said}; {len(remaining)} to go{': ' if others else ''}{others}\n", end="", flush=True)
 
     pool = ThreadPoolExecutor(processes)
     futures = [pool.submit(work, chapter) for chapter in sorted(pending, key=expected_seconds, reverse=True)]
