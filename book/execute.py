@@ -58,8 +58,9 @@ def fingerprint(library: Path) -> str:
     """A hash of what all chapters depend on: every file of the library, and the versions of Python and packages."""
     lines = [f"python {platform.python_version()}", *(f"{name} {version(name)}" for name in PACKAGES)]
     for path in sorted(library.rglob("*")):
-        if path.is_file() and "__pycache__" not in path.parts:
-            lines.append(f"{path.relative_to(library).as_posix()} {sha256(path.read_bytes()).hexdigest()}")
+        name = path.relative_to(library)
+        if path.is_file() and not any(part.startswith((".", "__pycache__")) for part in name.parts):
+            lines.append(f"{name.as_posix()} {sha256(path.read_bytes()).hexdigest()}")
     return sha256("\n".join(lines).encode()).hexdigest()
 
 
