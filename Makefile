@@ -10,7 +10,10 @@ ifeq ($(PYTHON),.venv/bin/python)
 NEW = .venv/bin/python
 endif
 
-JUPYTER_BOOK = $(PYTHON) -c "from jupyter_book.cli.main import main; main()"
+# Like the chapters, the page's build ends when its make is killed: it must not write into the next one's _build.
+# `exec`, so that make, and no shell, is its parent.
+JUPYTER_BOOK = exec $(PYTHON) -c "import sys; sys.path.insert(0, 'book'); import execute; execute.stop_with_parent(); \
+	from jupyter_book.cli.main import main; main()"
 
 .PHONY: book test notebooks references benchmarks clean
 .DEFAULT_GOAL := book
@@ -29,20 +32,24 @@ $(STAMP): pyproject.toml | $(NEW)
 notebooks: $(STAMP)      ## pair every chapter's .md with the .ipynb that Colab opens
 	$(PYTHON) book/pair.py
 
+# Finished chapters are kept in build/chapters, so that an interrupted or failed build goes on where it was.
 book: $(STAMP)           ## run the chapters on the embedded shapes and build the page: _build/html/index.html
 	$(PYTHON) book/pair.py
 	rm -rf _build
+	$(PYTHON) book/execute.py
 	$(JUPYTER_BOOK) build book -W -n --keep-going
 	@echo "The book is at _build/html/index.html"
 
+# Tests are many small computations: a second thread only waits for the first.
 test: $(STAMP)           ## everything: style, types, library, chapters, the built page
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy dnet_lib data_prep
-	$(PYTHON) -m pytest
+	$(PYTHON) -m mypy --strict book/execute.py
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest
 
 references: $(STAMP)     ## execute the chapters at smoke scale anew and store what nbval and the key numbers compare with
-	$(PYTHON) tests/chapters/make_references.py
+	OMP_NUM_THREADS=1 $(PYTHON) tests/chapters/make_references.py
 
 benchmarks: $(STAMP)     ## measure, ratios first
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --editable ".[benchmarks]"

@@ -6,7 +6,6 @@ buttons, the links under each chapter's title and the check of the chapters' ins
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import tomllib
@@ -14,9 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from jupyter_cache import get_cache
+from myst_nb.core.read import create_nb_reader
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.environment import BuildEnvironment
+from sphinx.errors import ExtensionError
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util import logging
 
@@ -45,6 +47,17 @@ def check_addresses(app: Sphinx, docname: str, source: list[str]) -> None:
     for address in re.findall(r"git\+(https?://[^\s\"'`@#]+)", source[0]):
         if address.rstrip("/").removesuffix(".git") != repository():
             logger.warning("installs from %s, but pyproject.toml says %s", address, repository(), location=docname)
+
+
+def check_executed(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Sphinx runs no chapter: `book/execute.py` has done so, and left the results in the cache that myst-nb reads."""
+    settings = app.env.mystnb_config
+    reader = create_nb_reader(app.env.doc2path(docname), app.env.myst_config, settings, source[0])
+    if reader is not None:
+        try:
+            get_cache(settings.execution_cache_path).match_cache_notebook(reader.read(source[0]))
+        except KeyError:
+            raise ExtensionError(f"{docname} as it is now has not been run: `make book` does that") from None
 
 
 def read_docstring(app: Sphinx, what: str, name: str, obj: object, options: Any, lines: list[str]) -> None:
@@ -111,7 +124,7 @@ def copy_bundle(app: Sphinx, exception: Exception | None) -> None:
 
 
 class BadgeLine(SphinxPostTransform):
-    """Under the title of every executed page: its measured run time, and where to run it."""
+    """Under the title of every page that has run: the measured time of computing, and where to run it."""
 
     default_priority = 900
     formats = ("html",)
@@ -127,10 +140,10 @@ class BadgeLine(SphinxPostTransform):
             "Open in Colab": f"https://colab.research.google.com/github/{name}/blob/main/book/{page}.ipynb",
             "Open in Binder": f"https://mybinder.org/v2/gh/{name}/main?urlpath=lab/tree/book/{page}.ipynb",
         }
-        seconds, cores = measured["runtime"], os.cpu_count()
+        seconds = measured["runtime"]  # what one thread computed, however busy the machine was: see book/execute.py
         time = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} minutes"
         line = nodes.paragraph(classes=["badge-line"])
-        line += nodes.inline(text=f"Runs in {time} on {cores} CPU core{'s' if cores != 1 else ''}", classes=["badge"])
+        line += nodes.inline(text=f"Runs in {time} on one CPU core", classes=["badge"])
         for text, address in links.items():
             line += nodes.reference("", "", nodes.inline(text=text), refuri=address, classes=["badge"], internal=False)
         title.parent.insert(title.parent.index(title) + 1, line)
@@ -139,6 +152,7 @@ class BadgeLine(SphinxPostTransform):
 def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("config-inited", set_repository, priority=100)
     app.connect("source-read", check_addresses)
+    app.connect("source-read", check_executed, priority=900)
     app.connect("autodoc-process-docstring", read_docstring)
     app.connect("env-updated", drop_widget_state)
     app.connect("html-page-context", drop_thebe, priority=900)
