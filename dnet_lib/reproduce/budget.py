@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from dnet_lib.data import ShapeSet
 from dnet_lib.energy import DescriptorNet
 from dnet_lib.learning import Run, Settings, learn
 from dnet_lib.multigrid import learn_grids
-from dnet_lib.presets import GRIDS, TEACHING, Cooperative, MultiGrid
+from dnet_lib.presets import GRIDS, TEACHING, Cooperative, MultiGrid, changed
 from dnet_lib.reproduce import cooperative
 from dnet_lib.reproduce import multigrid as grids
 from dnet_lib.reproduce.judging import compared, judged
@@ -30,20 +30,12 @@ WANTED = ("class_probability", "class_probability_views", "coverage", "minimum_m
 
 Draw = Callable[[], Tensor]  #: New samples of a model that is still learning, occupancy
 Race = tuple[Iterator[Any], Draw]
-Racer = TypeVar("Racer", MultiGrid, Cooperative)
 
 
 def constant(settings: Settings) -> Settings:
     """Without an end: half of the first learning rate, which does not fall."""
     rate = settings.learning_rate
     return replace(settings, num_iterations=10**6, learning_rate=(rate(0) if callable(rate) else rate) / 2)
-
-
-def endless(preset: Racer) -> Racer:
-    """The preset with `constant` settings."""
-    own = preset.settings
-    settings: Any = constant(own) if isinstance(own, Settings) else tuple(map(constant, own))
-    return replace(preset, name=f"{preset.name}-constant", settings=settings)
 
 
 def multigrid(preset: MultiGrid, shapes: ShapeSet, seed: int) -> Race:
@@ -89,7 +81,7 @@ METHODS: dict[str, tuple[Callable[..., Race], Any]] = {
 def trace(method: str, seed: int, train: ShapeSet, test: ShapeSet, *, minutes: float) -> Facts:
     """One run: what samples are worth after each share of the time. Judging is not counted."""
     enter, preset = METHODS[method]
-    loop, draw = enter(endless(preset), train, seed)
+    loop, draw = enter(changed(preset, "constant", constant), train, seed)
     columns: dict[str, list[float]] = {name: [] for name in ("minutes", *WANTED)}
     spent, iterations, mark = 0.0, 0, time.process_time()
     with tqdm(total=NUM_MOMENTS, unit="moment", desc=f"{method} {seed}") as bar:
@@ -123,7 +115,9 @@ def reproduce(place: Workplace, *, category: str = "sofa", minutes: float = MINU
         if (method, seed) not in done:
             facts["runs"].append(trace(method, seed, train, test, minutes=minutes))
             facts |= place.made(60 * minutes * len(facts["runs"]))
-            facts["preset"] = {name: asdict(endless(preset)) for name, (_, preset) in METHODS.items()}
+            facts["preset"] = {
+                name: asdict(changed(preset, "constant", constant)) for name, (_, preset) in METHODS.items()
+            }
             facts["dataset"] = source(train, category=category, num_train=len(train))
             for name in WANTED:
                 for which in METHODS:

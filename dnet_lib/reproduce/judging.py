@@ -16,7 +16,7 @@ from dnet_lib.metrics import (
     one_nn_accuracy,
 )
 from dnet_lib.paper import PAPER_TABLES
-from dnet_lib.presets import Sampled
+from dnet_lib.presets import Preset
 from dnet_lib.pretrained import Pretrained
 from dnet_lib.reproduce.workplace import ALL, Facts, Workplace
 from dnet_lib.tables import JUDGES
@@ -26,7 +26,7 @@ NUM_SAMPLES = {ALL: 1000}  #: Samples that are judged; 100 where nothing else is
 NUM_SPLITS = 10  #: Of the samples, for the spread of an Inception score
 
 
-def judge(preset: Sampled, category: str, model: Pretrained, place: Workplace) -> Facts:
+def judge(preset: Preset, category: str, model: Pretrained, place: Workplace) -> Facts:
     """Sample a model, and judge the samples and the chains' first shapes: the rest is the descriptor's.
 
     Without data only the judges speak.
