@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dnet_lib.checkpoints import shipped
-from dnet_lib.energy import SameConv3d
+from dnet_lib.energy import SameConv3d, device_of
 from dnet_lib.errors import CheckpointError
 from dnet_lib.files import read_tensors, weights, with_weights, write_tensors
 from dnet_lib.resuming import Parts, described, fingerprint, resumable
@@ -93,15 +93,11 @@ def depth_views(occupancy: Tensor) -> Tensor:
     return torch.stack(views, dim=1)
 
 
+@torch.no_grad()
 def turned_logits(net: nn.Module, occupancy: Tensor, *, batch_size: int = 64) -> Tensor:
     """A network's logits (N, C) of thresholded occupancy (N, 1, R, R, R), averaged over the four quarter-turns."""
-    device = next(net.parameters()).device
-    with torch.no_grad():
-        batches = [
-            sum(net(torch.rot90(batch, turn, (2, 3))) for turn in range(4)) / 4
-            for batch in threshold(occupancy.to(device)).split(batch_size)
-        ]
-    return torch.cat(batches)
+    parts = threshold(occupancy.to(device_of(net))).split(batch_size)
+    return torch.cat([sum(net(torch.rot90(part, turn, (2, 3))) for turn in range(4)) / 4 for part in parts])
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,8 +192,7 @@ def fit(
     Shapes are drawn so that a rare category comes more often (in proportion to the square root of its size) and varied
     by `vary`. Where `checkpoint` exists the training resumes from it, and first yields the epochs it remembers.
     """
-    device = next(net.parameters()).device
-    generator = torch.Generator().manual_seed(seed)
+    device, generator = device_of(net), torch.Generator().manual_seed(seed)
     x, y = voxels[~held_out], labels[~held_out]
     frequency = y.bincount().float().rsqrt()[y]
     num_batches = math.ceil(len(x) / batch_size)
@@ -245,17 +240,12 @@ def calibrate(logits: Tensor, labels: Tensor) -> float:
 
     Temperature scaling changes no decision, only how sure the probabilities are. Use shapes that were not trained on.
     """
-    log_t = torch.zeros((), dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([log_t], max_iter=100, line_search_fn="strong_wolfe")
+    from scipy.optimize import minimize_scalar  # a second to import: only where it is needed
 
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = F.cross_entropy(logits.double() / log_t.exp(), labels)
-        loss.backward()
-        return loss
+    def loss(log_t: float) -> float:
+        return F.cross_entropy(logits.double() / math.exp(log_t), labels).item()
 
-    optimizer.step(closure)
-    return log_t.exp().item()
+    return math.exp(minimize_scalar(loss).x)
 
 
 def reliability(probabilities: Tensor, labels: Tensor, *, bins: int = 10) -> dict[str, list[float]]:
