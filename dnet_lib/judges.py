@@ -230,9 +230,8 @@ def fit(
     )
     yielded = 0
     for _ in chain(epochs, [None]):
-        for epoch in run.epochs[yielded:]:
-            yielded += 1
-            yield Epoch(*epoch)
+        yield from (Epoch(*epoch) for epoch in run.epochs[yielded:])
+        yielded = len(run.epochs)
 
 
 def calibrate(logits: Tensor, labels: Tensor) -> float:
