@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from dnet_lib.energy import COMPACT_LAYERS, Architecture
 from dnet_lib.generator import Layout
@@ -43,6 +43,7 @@ class Synthesis(Named):
     num_chains: int
     start: CoarseStart | None = None
     """Where chains start anew at every iteration; None for persistent chains begun as white noise N(0, 1)."""
+    per_iteration: int | None = None  #: Persistent chains that an iteration revises; None for all
     sampling: Chain  #: The chain that samples the trained model from scratch
 
 
@@ -112,6 +113,11 @@ class Conditional(Named):
     first: Settings | None = None
     """How one model of all categories is learned first; each category's model starts from its weights."""
     shared: bool = False  #: Whether that one model serves every category, and nothing else is learned
+
+    @property
+    def whole(self) -> Self | None:
+        """How one model of all categories is learned, where there is one, first or alone."""
+        return self if self.shared else replace(self, settings=self.first, first=None) if self.first else None
 
     @property
     def sampling(self) -> Chain:
@@ -252,6 +258,18 @@ GRIDS_64 = replace(
     grids=(*GRIDS.grids, Architecture(64, ((32, 8, 4), (64, 4, 2), (96, 4, 2)), "silu")),
     settings=(*GRIDS.settings, GRIDS.settings[-1]),
     sampling=(*_CLIMB, _FEW),
+)
+
+FINEST = Synthesis(
+    name="cpu",
+    source="this library: Algorithm 1 on the finest grid of multi-grid's cpu alone, to be compared with it",
+    experiment="budget",
+    weight_std=GRIDS.weight_std,
+    architecture=GRIDS.architecture,
+    settings=GRIDS.settings[-1],
+    num_chains=64,
+    per_iteration=16,
+    sampling=GRIDS.sampling[-1],
 )
 
 MULTIGRID = {preset.name: preset for preset in (GRIDS, GRIDS_64, PAPER_GRIDS)}

@@ -15,13 +15,13 @@ Row = tuple[str | float, ...]
 Table = tuple[tuple[str, ...], list[Row]]  #: Header and rows
 
 
-def rows(table: str, *, results: Path = RESULTS) -> Table:
+def rows(table: str, experiment: str = "synthesis", *, results: Path = RESULTS) -> Table:
     """Header and rows of "table1", "table2" or "table3", from the results files.
 
     Beside ours, by each judge, stand its number for the real test shapes and the paper's own model.
     """
     metric, whole = METRICS[table], table == "table1"
-    ours, paper = load_results("synthesis", folder=results), PAPER_TABLES[metric]
+    ours, paper = load_results(experiment, folder=results), PAPER_TABLES[metric]
     judges = load_results("judges") | (load_results("judges", folder=results) if (results / "judges").is_dir() else {})
     if whole and "all" not in ours:
         raise CheckpointError(f"no results of the model of all categories in {results}: train it with table1")

@@ -44,7 +44,7 @@ def picture(x: Tensor, x_test: Tensor, test: ShapeSet) -> dict[str, list[Any]]:
     return {"points": coordinates.tolist(), "labels": test.labels.tolist(), "categories": list(test.categories)}
 
 
-def reproduce(place: Workplace) -> Facts:
+def reproduce(place: Workplace) -> dict[str, Facts]:
     """Classify by the features of synthesis/all; writes classification/all.json. Choices see training shapes only."""
     began, seed = time.perf_counter(), place.seed
     model = place.model("synthesis", ALL)
@@ -88,4 +88,4 @@ def reproduce(place: Workplace) -> Facts:
         "dataset": source(train, num_train=len(train), num_test=len(test)),
         **place.made(time.perf_counter() - began),
     }
-    return place.save("classification", ALL, facts)
+    return {ALL: place.save("classification", ALL, facts)}
