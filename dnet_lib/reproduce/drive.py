@@ -65,14 +65,14 @@ class Experiment:
     ) -> Iterator[str]:
         """Learn and judge category by category, or judge only; lines about what was found."""
         first = next(iter(self.presets))
-        chosen: dict[str, Preset] = {}
-        for one in category or self.categories[preset or first]:
-            own = self.presets[preset or self.shipped.get(one, first)]
-            chosen[one] = own if iterations is None else shortened(own, iterations)
+        names = category or self.categories[preset or first]
+        chosen = {name: self.presets[preset or self.shipped.get(name, first)] for name in names}
+        if iterations is not None:
+            chosen = {name: shortened(own, iterations) for name, own in chosen.items()}
         if self.prepare and not judge_only and not category:
-            self.prepare(own, place)
-        for one, own in chosen.items():
-            yield told(one, (evaluate if judge_only else train)(self, own, one, place))
+            self.prepare(chosen[names[0]], place)
+        for name, own in chosen.items():
+            yield told(name, (evaluate if judge_only else train)(self, own, name, place))
         if self.table:
             yield text(*self.table(own.experiment, results=place.results))
 
