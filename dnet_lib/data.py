@@ -85,7 +85,8 @@ def load_shapes(name: str | Path, category: str | None = None, split: str = "tra
     rows = {part: np.flatnonzero(chosen & (archive["split"] == part)) for part in ("train", split)}
     if not len(rows[split]):
         raise DataError(f"{name} holds no {split} shapes" + (f" of category {category}" if category else ""))
-    parts = {part: _fit(_unpack(archive, own), resolution) for part, own in rows.items() if len(own)}
+    parts = {part: _unpack(archive, own) for part, own in rows.items() if len(own)}
+    parts = {part: _fit(voxels, resolution) for part, voxels in parts.items()}
     voxels, own = parts[split], rows[split]
     return ShapeSet(
         voxels=voxels,

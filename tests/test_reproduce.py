@@ -42,12 +42,12 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(name, tmp_path, monkeypat
     whole = run(preset, tmp_path / "whole")
     count = 0
 
-    def interrupted(records, shapes):
+    def interrupted(synthesized, shapes):
         nonlocal count
         count += 1
         if count == 15:
             raise KeyboardInterrupt
-        return near(records, shapes)
+        return near(synthesized, shapes)
 
     near = lessons.near
     monkeypatch.setattr(lessons, "near", interrupted)

@@ -41,7 +41,7 @@ def trace(method: str, lesson: Lesson, category: str, sets: Sets, place: Workpla
     columns: dict[str, list[float]] = {name: [] for name in ("minutes", *WANTED)}
     spent, iterations, mark = 0.0, 0, time.process_time()
     with tqdm(total=NUM_MOMENTS, unit="moment", desc=f"{method} {place.seed}") as bar:
-        for _ in lesson.records():
+        for _ in lesson.records(None):
             iterations += 1
             spent += time.process_time() - mark
             if spent >= 60 * minutes * (bar.n + 1) / NUM_MOMENTS:

@@ -43,8 +43,7 @@ class Experiment:
     about: str
     presets: Mapping[str, Preset]  #: By name; the first one is what is used where nothing else is said
     begin: Callable[[Any, ShapeSet, Workplace], Lesson]
-    judge: Callable[..., Facts]
-    """What is measured of a model: entries of its results file."""
+    judges: Sequence[Callable[..., Facts]]  #: What is measured of a model: entries of its results file
     categories: Mapping[str, Sequence[str]]  #: What is learned by each preset where nothing else is said
     shipped: Mapping[str, str] = field(default_factory=dict)
     """The preset that made a category's weights, where it is not the first."""
@@ -83,19 +82,26 @@ def told(name: str, facts: Facts) -> str:
 
 
 def train(experiment: Experiment, preset: Preset, category: str, place: Workplace) -> Facts:
-    """Learn a category, publish weights and results, and judge them; resumes from its checkpoint.
-
-    Where one model of all categories is learned first, or serves them all, its weights may be there already.
-    """
+    """Learn a category, publish weights and results, and judge them; resumes from its checkpoint."""
     place.probe(place.runs, place.weights / preset.experiment, place.results / preset.experiment)
-    whole = preset.whole if isinstance(preset, Conditional) else None
-    if whole is not None and not place.file(preset.experiment, ALL).exists():
-        publish(experiment, whole, ALL, place)
-    if whole is None or ALL not in (category, holder(preset, category)):
-        facts = publish(experiment, preset, category, place)
-        if facts["metrics"]:
-            return facts
-    return evaluate(experiment, preset, category, place)
+    steps = [(learn, own, name) for own, name in due(preset, category, place)]
+    for step, own, name in [*steps, (evaluate, preset, category)]:
+        facts = step(experiment, own, name, place)
+        if facts["metrics"]:  # of chains that no weights can draw again, judged as soon as they have learned
+            break
+    return facts
+
+
+def due(preset: Preset, category: str, place: Workplace) -> list[tuple[Preset, str]]:
+    """What must be learned before a category can be judged.
+
+    A model of all categories, where it comes first or serves them all, only if its weights are not there.
+    """
+    if not isinstance(preset, Conditional) or preset.whole is None:
+        return [(preset, category)]
+    first: list[tuple[Preset, str]] = [(preset.whole, ALL)]
+    first = [] if place.file(preset.experiment, ALL).exists() else first
+    return first if ALL in (category, holder(preset, category)) else [*first, (preset, category)]
 
 
 def holder(preset: Preset, category: str) -> str:
@@ -103,21 +109,21 @@ def holder(preset: Preset, category: str) -> str:
     return ALL if isinstance(preset, Conditional) and preset.shared else category
 
 
-def publish(experiment: Experiment, preset: Preset, category: str, place: Workplace) -> Facts:
-    """Learn a model and write its weights and results; chains that no weights can draw again are judged at once."""
-    shapes = place.shapes(category, "train", preset.architecture.resolution)
-    lesson = experiment.begin(preset, shapes, place)
+def learn(experiment: Experiment, preset: Preset, category: str, place: Workplace) -> Facts:
+    """Learn a model, and write its weights and results: persistent chains are judged here."""
+    sets = place.splits(category, preset.architecture.resolution)
+    lesson = experiment.begin(preset, sets[0], place)
     curve = follow(lesson, place.checkpoint(preset.experiment, preset.name, category))
     facts: Facts = {
         "metrics": {},
         "paper": {},
         "preset": asdict(lesson.preset),
-        "dataset": source(shapes, category=category, num_train=len(shapes)),
+        "dataset": source(sets[0], category=category, num_train=len(sets[0])),
         "curve": curve,
         **place.made(lesson.seconds),
     }
     if lesson.chains is not None:
-        facts |= kept(lesson.chains, category, place.splits(category, preset.architecture.resolution))
+        facts |= kept(lesson.chains, category, sets)
     card = {name: facts[name] for name in ("preset", "dataset", "seed", "versions")}
     save_model(place.file(preset.experiment, category), replace(lesson.model(), card=card), half=experiment.half)
     return place.save(preset.experiment, category, facts)
@@ -139,7 +145,7 @@ def follow(lesson: Lesson, checkpoint: Path) -> dict[str, list[float]]:
                     "minutes": round(lesson.seconds / 60, 2),
                     "value": round(record.value, 2),
                     "gradient_norm": round(record.gradient_norm, 3),
-                    **lesson.columns(records, lesson.shapes),
+                    **(lesson.columns(records) if lesson.columns else {}),
                 }
                 curve = [*(old for old in curve if old["iteration"] < record.iteration), point]
                 with atomic_write(path) as part:
@@ -156,7 +162,7 @@ def evaluate(experiment: Experiment, preset: Preset, category: str, place: Workp
     if place.data is not None or experiment.needs_data:
         sets = place.splits(category, preset.architecture.resolution)
         known["metrics"], dataset = {}, source(sets[1], category=category, num_test=len(sets[1]))
-    found = experiment.judge(preset, category, model, place, sets)
-    metrics = known["metrics"] | found["metrics"]
-    facts = known | found | {"metrics": metrics, "judged": {"seed": place.seed, "dataset": dataset}}
-    return place.save(preset.experiment, category, facts)
+    found: Facts = {"judged": {"seed": place.seed, "dataset": dataset}}
+    for judge in experiment.judges:
+        found |= judge(preset, category, model, place, sets)
+    return place.save(preset.experiment, category, known | found | {"metrics": known["metrics"] | found["metrics"]})

@@ -4,11 +4,9 @@ import time
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import dnet_lib.metrics as measure
-from dnet_lib.data import ShapeSet
-from dnet_lib.energy import device_of
 from dnet_lib.generator import Proposals, infer, latents
 from dnet_lib.judges import RESOLUTION, load_judge
 from dnet_lib.metrics import nearest
@@ -29,7 +27,7 @@ INFERENCE: dict[str, Any] = {"sigma": 0.5, "num_steps": 200, "step_size": 0.003,
 def judge(preset: Preset, category: str, model: Pretrained, place: Workplace, sets: Sets | None) -> Facts:
     """Sample a model, and judge the samples and the chains' first shapes: the rest is the descriptor's.
 
-    Without data only the judges speak. Where a generator proposes, it makes test shapes again.
+    Without data only the judges speak.
     """
     num_samples = 1000 if category == ALL else 100
     began = time.perf_counter()
@@ -37,14 +35,11 @@ def judge(preset: Preset, category: str, model: Pretrained, place: Workplace, se
     sampled = time.perf_counter()
     start = uncentre(model.starts(num_samples, generator=place.random(1)), model.mean).cpu()
     started = time.perf_counter()
-    facts: Facts = {
+    return {
         "paper": in_the_paper(category),
         "metrics": {"seconds_sampling": sampled - began} | verdict(samples, category, sets),
         "start": {"seconds_sampling": started - sampled} | verdict(start, category, sets),
     }
-    if sets is not None and isinstance(model.prior, Proposals):
-        facts["reconstruction"] = reconstructed(model.prior.net, *sets)
-    return facts
 
 
 def kept(chains: Tensor, category: str, sets: Sets) -> Facts:
@@ -99,9 +94,13 @@ def in_the_paper(category: str) -> dict[str, float]:
     return {m: PAPER_TABLES[m][category]["ours"] for m in metrics if category in PAPER_TABLES[m]}
 
 
-def reconstructed(net: nn.Module, train: ShapeSet, test: ShapeSet) -> Facts:
+def reconstruct(preset: Preset, category: str, model: Pretrained, place: Workplace, sets: Sets | None) -> Facts:
     """Test shapes that a generator makes again at a likely Z, beside the nearest proposals and training shapes."""
-    truth, device = test.voxels[:NUM_RECONSTRUCTED], device_of(net)
+    if sets is None:
+        return {}
+    if not isinstance(model.prior, Proposals):
+        raise TypeError(f"a model whose chains start from {model.prior} has no generator")
+    net, device, train, truth = model.prior.net, model.device, sets[0].voxels, sets[1].voxels[:NUM_RECONSTRUCTED]
     z = latents(net, NUM_GUESSES, torch.Generator(device).manual_seed(0))
     with torch.no_grad():
         guesses = torch.cat([net(some).cpu() for some in z.split(NUM_RECONSTRUCTED)])
@@ -109,9 +108,9 @@ def reconstructed(net: nn.Module, train: ShapeSet, test: ShapeSet) -> Facts:
     found = infer(net, truth.to(device), z[best.to(device)], progress="inferring Z", **INFERENCE)
     with torch.no_grad():
         again = net(found).cpu()
-    known = train.voxels[nearest(truth, train.voxels).row]
+    known = train[nearest(truth, train).row]
     facts: Facts = {"num_shapes": len(truth), "num_guesses": NUM_GUESSES, "inference": INFERENCE}
     for name, guess in (("", again), ("_guess", guesses[best]), ("_nearest", known)):
         facts[f"iou{name}"] = measure.intersection_over_union(guess, truth).mean().item()
         facts[f"voxel_error{name}"] = (threshold(guess) - truth).abs().mean().item()
-    return facts
+    return {"reconstruction": facts}

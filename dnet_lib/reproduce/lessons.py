@@ -24,18 +24,7 @@ from dnet_lib.voxels import uncentre
 
 SAVE_EVERY = 10  #: Iterations between checkpoints
 NUM_PROPOSALS = 64  #: Of a generator, for its learning curve
-Columns = Callable[[tuple[Record, ...], ShapeSet], dict[str, float]]
-
-
-def no_columns(records: tuple[Record, ...], shapes: ShapeSet) -> dict[str, float]:
-    """What a learning curve tells of an iteration beside its record: nothing."""
-    return {}
-
-
-def near(records: tuple[Record, ...], shapes: ShapeSet) -> dict[str, float]:
-    """How near the chains are to training shapes."""
-    found = nearest(uncentre(records[-1].synthesized.cpu(), shapes.mean), shapes.voxels)
-    return {"nearest": round(found.distance.mean().item(), 1), "distinct_nearest": found.row.unique().numel()}
+Records = tuple[Record, ...]  #: Of an iteration, one a grid, coarse to fine
 
 
 @dataclass(eq=False)
@@ -44,9 +33,10 @@ class Lesson:
 
     preset: Any  #: As it is used
     shapes: ShapeSet
-    runs: list[Run]  #: Of each grid, coarse to fine: one but for `Grids`
-    prior: Prior | None = None  #: What the model's chains start from; None for noise, or for incomplete shapes
-    columns: Columns = no_columns
+    runs: list[Run]  #: Of each grid, coarse to fine; of most models one
+    records: Callable[[Path | None], Iterator[Records]]  #: Learns to the end, from a checkpoint where there is one
+    model: Callable[[], Pretrained]  #: As it is now; it stays so as the lesson goes on
+    columns: Callable[[Records], dict[str, float]] | None = None  #: What a learning curve tells beside the records
 
     @property
     def seconds(self) -> float:
@@ -59,30 +49,30 @@ class Lesson:
         starts = self.runs[-1].starts
         return uncentre(starts.chains, self.shapes.mean).cpu() if isinstance(starts, Persistent) else None
 
-    def records(self, checkpoint: Path | None = None) -> Iterator[tuple[Record, ...]]:
-        """Learn to the end, from a checkpoint where there is one: yields a record a grid after each iteration."""
-        run, data, settings = self.runs[0], self.shapes.centred, self.preset.settings
-        return zip(learn(run, data, settings, checkpoint=checkpoint, save_every=SAVE_EVERY), strict=True)
 
-    def model(self) -> Pretrained:
-        """The model as it is now; it stays so as the lesson goes on."""
-        return Pretrained.of(self.runs[0], self.shapes.mean, self.prior, self.preset.sampling)
+def alone(
+    preset: Any,
+    shapes: ShapeSet,
+    run: Run,
+    prior: Prior | None = None,
+    columns: Callable[[Records], dict[str, float]] | None = None,
+) -> Lesson:
+    """A lesson of one run; `prior` is what the model's chains start from, None for noise or incomplete shapes."""
+
+    def records(checkpoint: Path | None) -> Iterator[Records]:
+        settings = preset.settings
+        return zip(learn(run, shapes.centred, settings, checkpoint=checkpoint, save_every=SAVE_EVERY), strict=True)
+
+    def model() -> Pretrained:
+        return Pretrained.of(run, shapes.mean, prior, preset.sampling)
+
+    return Lesson(preset, shapes, [run], records, model, columns)
 
 
-class Grids(Lesson):
-    """Several grids at once."""
-
-    def records(self, checkpoint: Path | None = None) -> Iterator[tuple[Record, ...]]:
-        data, settings = self.shapes.centred, self.preset.settings
-        return learn_grids(self.runs, data, settings, checkpoint=checkpoint, save_every=SAVE_EVERY)
-
-    def model(self) -> Pretrained:
-        """The finest grid's, whose chains start on the coarser ones."""
-        models: list[Pretrained] = []
-        for run, chain, grid in zip(self.runs, self.preset.sampling, self.preset.grids, strict=True):
-            prior = Expanded(models[-1], grid.resolution) if models else self.prior
-            models.append(Pretrained.of(run, self.shapes.mean, prior, chain))
-        return models[-1]
+def near(synthesized: Tensor, shapes: ShapeSet) -> dict[str, float]:
+    """How near centred shapes are to training shapes."""
+    found = nearest(uncentre(synthesized.cpu(), shapes.mean), shapes.voxels)
+    return {"nearest": round(found.distance.mean().item(), 1), "distinct_nearest": found.row.unique().numel()}
 
 
 def synthesis(preset: Synthesis, shapes: ShapeSet, place: Workplace) -> Lesson:
@@ -97,7 +87,8 @@ def synthesis(preset: Synthesis, shapes: ShapeSet, place: Workplace) -> Lesson:
         balanced = options.pop("balanced")
         fitted = CoarseGaussian.fit(shapes.voxels.to(place.device), seed=place.seed, **options)
         starts, prior = Fresh(fitted, preset.num_chains), fitted.balanced() if balanced else fitted
-    return Lesson(preset, shapes, [Run.begin(net, starts, preset.settings, seed=place.seed)], prior, near)
+    run = Run.begin(net, starts, preset.settings, seed=place.seed)
+    return alone(preset, shapes, run, prior, lambda records: near(records[-1].synthesized, shapes))
 
 
 def completion(preset: Conditional, shapes: ShapeSet, place: Workplace) -> Lesson:
@@ -112,9 +103,8 @@ def completion(preset: Conditional, shapes: ShapeSet, place: Workplace) -> Lesso
         whole = place.model(preset.experiment, ALL)
         net.load_state_dict(whole.net.state_dict())
         shapes = replace(shapes, mean=whole.mean)  # what its weights know as the level of an empty voxel
-    return Lesson(
-        replace(preset, settings=settings), shapes, [Run.begin(net, preset.starts, settings, seed=place.seed)]
-    )
+    run = Run.begin(net, preset.starts, settings, seed=place.seed)
+    return alone(replace(preset, settings=settings), shapes, run)
 
 
 def multigrid(preset: MultiGrid, shapes: ShapeSet, place: Workplace) -> Lesson:
@@ -123,11 +113,21 @@ def multigrid(preset: MultiGrid, shapes: ShapeSet, place: Workplace) -> Lesson:
     nets = [DescriptorNet(a, weight_std=preset.weight_std, generator=random).to(place.device) for a in preset.grids]
     runs = begin_grids(nets, preset.settings, seed=place.seed)
 
-    def columns(records: tuple[Record, ...], shapes: ShapeSet) -> dict[str, float]:
-        values = {f"value_{size}": round(record.value, 2) for size, record in zip(sizes, records, strict=True)}
-        return values | near(records, shapes)
+    def records(checkpoint: Path | None) -> Iterator[Records]:
+        return learn_grids(runs, shapes.centred, preset.settings, checkpoint=checkpoint, save_every=SAVE_EVERY)
 
-    return Grids(preset, shapes, runs, Histogram.fit(shapes.voxels, sizes[0]), columns)
+    def model() -> Pretrained:
+        models: list[Pretrained] = []
+        for run, chain, size in zip(runs, preset.sampling, sizes, strict=True):
+            prior = Expanded(models[-1], size) if models else Histogram.fit(shapes.voxels, size)
+            models.append(Pretrained.of(run, shapes.mean, prior, chain))
+        return models[-1]
+
+    def columns(records: Records) -> dict[str, float]:
+        values = {f"value_{size}": round(record.value, 2) for size, record in zip(sizes, records, strict=True)}
+        return values | near(records[-1].synthesized, shapes)
+
+    return Lesson(preset, shapes, runs, records, model, columns)
 
 
 def cooperative(preset: Cooperative, shapes: ShapeSet, place: Workplace) -> Lesson:
@@ -148,13 +148,13 @@ def cooperative(preset: Cooperative, shapes: ShapeSet, place: Workplace) -> Less
         betas=preset.betas,
     )
 
-    def columns(records: tuple[Record, ...], shapes: ShapeSet) -> dict[str, float]:
+    def columns(records: Records) -> dict[str, float]:
         with as_learned(student):
             proposals = teaching.proposals.draw(NUM_PROPOSALS, place.random()).cpu()
-        return near((records[-1]._replace(synthesized=proposals),), shapes) | {
+        return near(proposals, shapes) | {
             "coverage": coverage(uncentre(proposals, shapes.mean), shapes.voxels),
             "misfit": 0.0 if teaching.loss is None else round(teaching.loss.item(), 2),
         }
 
     run = Run.begin(net, teaching, preset.settings, seed=place.seed)
-    return Lesson(preset, shapes, [run], teaching.proposals, columns)
+    return alone(preset, shapes, run, teaching.proposals, columns)
