@@ -1,6 +1,5 @@
 """The model that users hold: a descriptor with its prior and its chain, wherever it came from."""
 
-import copy
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Self
@@ -48,12 +47,9 @@ class Pretrained:
     @classmethod
     def of(cls, run: Run, mean: float, prior: Prior | None, settings: Chain) -> Self:
         """The model of a learning run: a copy of what it keeps and of a prior, for reading only; without a card."""
-        net, prior = copy.deepcopy((run.kept, prior))
-        if not isinstance(net, DescriptorNet):
-            raise TypeError(f"a Pretrained holds a DescriptorNet, not a {type(net).__name__}")
-        if isinstance(prior, Proposals):
-            prior.net.eval().requires_grad_(False)
-        return cls(net.eval().requires_grad_(False), mean, prior, settings, {})
+        if not isinstance(run.kept, DescriptorNet):
+            raise TypeError(f"a Pretrained holds a DescriptorNet, not a {type(run.kept).__name__}")
+        return cls(run.kept, mean, prior, settings, {}).to(run.kept.device)
 
     def score(self, y: Tensor) -> Tensor:
         """f(Y; theta), (N,)."""
@@ -67,9 +63,10 @@ class Pretrained:
 
     def __repr__(self) -> str:
         drawn = "white noise" if self.prior is None else type(self.prior).__name__
-        count = sum(p.numel() for p in self.net.parameters())
-        net = f"{type(self.net).__name__} of {self.net.resolution}^3 voxels, {count:,} weights"
-        return f"Pretrained({net}; chains from {drawn}, {self.settings}; on {self.device})"
+        size = f"{self.net.resolution}^3 voxels, {sum(p.numel() for p in self.net.parameters()):,} weights"
+        return (
+            f"Pretrained({type(self.net).__name__} of {size}; chains from {drawn}, {self.settings}; on {self.device})"
+        )
 
     @property
     def device(self) -> torch.device:
@@ -77,9 +74,9 @@ class Pretrained:
         return self.net.device
 
     def to(self, device: torch.device | str) -> Self:
-        """The same model on another device; this one stays where it is."""
+        """A copy of the model, on another device or the same."""
         tensors, about = self.pack()
-        return self.unpack({name: tensor.to(device) for name, tensor in tensors.items()}, about, self.card)
+        return self.unpack({name: tensor.to(device, copy=True) for name, tensor in tensors.items()}, about, self.card)
 
     @property
     def bounds(self) -> tuple[float, float] | None:

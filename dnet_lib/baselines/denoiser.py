@@ -22,7 +22,7 @@ FORMAT = "dnet_lib denoiser 1"
 class AutoEncoder(nn.Module):
     """Three convolutions of stride 2 down and three up, each stage of the way up adding the maps of the way down.
 
-    Input (N, 2, R, R, R): the visible occupancy (0 where hidden) and the mask of the hidden voxels. Output: logits
+    Input: occupancy (N, 1, R, R, R), of which it sees the visible, and the mask of the hidden voxels. Output: logits
     (N, 1, R, R, R). R must divide by 8. 0.60 million weights, about as many as the compact descriptor's.
     """
 
@@ -32,8 +32,8 @@ class AutoEncoder(nn.Module):
         self.down = nn.ModuleList([nn.Conv3d(i, o, 4, 2, 1) for i, o in ((2, a), (a, b), (b, c))])
         self.up = nn.ModuleList([nn.ConvTranspose3d(i, o, 4, 2, 1) for i, o in ((c, b), (b, a), (a, 1))])
 
-    def forward(self, x: Tensor) -> Tensor:
-        maps = []
+    def forward(self, occupancy: Tensor, hidden: Tensor) -> Tensor:
+        x, maps = torch.cat([occupancy.masked_fill(hidden, 0), hidden.to(occupancy)], dim=1), []
         for layer in self.down:
             x = F.silu(layer(x))
             maps.append(x)
@@ -67,8 +67,7 @@ class Denoiser:
     def recover(self, occupancy: Tensor, hidden: Tensor, *, batch_size: int = 64) -> Tensor:
         """The probability that a hidden voxel is full; visible voxels as they are."""
         parts = zip(occupancy.split(batch_size), hidden.split(batch_size), strict=True)
-        full = [torch.where(h, self.net(_seen(y, h)).sigmoid(), y) for y, h in parts]
-        return torch.cat(full)
+        return torch.cat([torch.where(h, self.net(y, h).sigmoid(), y) for y, h in parts])
 
 
 def save_denoiser(path: str | Path, denoiser: Denoiser) -> None:
@@ -88,10 +87,6 @@ def load_denoiser(name: str | Path, *, device: torch.device | str = "cpu") -> De
         return Denoiser(with_weights(net, tensors))
 
 
-def _seen(y: Tensor, hidden: Tensor) -> Tensor:
-    return torch.cat([y.masked_fill(hidden, 0), hidden.to(y)], dim=1)
-
-
 def learn_to_denoise(
     net: AutoEncoder,
     shapes: Tensor,
@@ -99,7 +94,6 @@ def learn_to_denoise(
     num_iterations: int,
     share: float = 0.7,
     batch_size: int = 16,
-    learning_rate: float = 2e-3,
     seed: int = 0,
     checkpoint: str | Path | None = None,
 ) -> Iterator[tuple[int, float]]:
@@ -111,7 +105,7 @@ def learn_to_denoise(
     """
     shapes = threshold(check_shapes(shapes, name="the training shapes"))
     generator = torch.Generator(shapes.device).manual_seed(seed)
-    optimizer = torch.optim.Adam(net.parameters(), lr=learning_rate)
+    optimizer = torch.optim.Adam(net.parameters(), lr=2e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, num_iterations))
     run = Parts(net=net.train(), optimizer=optimizer, schedule=schedule, generator=generator)
     about = {"network": described(net), "data": fingerprint(shapes), "seed": seed}
@@ -120,7 +114,7 @@ def learn_to_denoise(
     def step() -> tuple[int, float]:
         y = shapes[torch.randint(len(shapes), (batch_size,), generator=generator, device=shapes.device)]
         _, hidden = corrupt(y, share, generator=generator)
-        loss = F.binary_cross_entropy_with_logits(net(_seen(y, hidden))[hidden], y[hidden])
+        loss = F.binary_cross_entropy_with_logits(net(y, hidden)[hidden], y[hidden])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -97,11 +97,13 @@ def due(preset: Preset, category: str, place: Workplace) -> list[tuple[Preset, s
 
     A model of all categories, where it comes first or serves them all, only if its weights are not there.
     """
-    if not isinstance(preset, Conditional) or preset.whole is None:
-        return [(preset, category)]
-    first: list[tuple[Preset, str]] = [(preset.whole, ALL)]
-    first = [] if place.file(preset.experiment, ALL).exists() else first
-    return first if ALL in (category, holder(preset, category)) else [*first, (preset, category)]
+    whole = preset.whole if isinstance(preset, Conditional) else None
+    steps: list[tuple[Preset, str]] = []
+    if whole is not None and not place.file(preset.experiment, ALL).exists():
+        steps.append((whole, ALL))
+    if whole is None or ALL not in (category, holder(preset, category)):
+        steps.append((preset, category))
+    return steps
 
 
 def holder(preset: Preset, category: str) -> str:
