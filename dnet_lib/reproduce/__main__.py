@@ -24,7 +24,7 @@ def parse() -> dict[str, Any]:
                 about["choices"] = list(experiment.presets)
             command.add_argument(f"--{option}", **about)
     given = vars(parser.parse_args())
-    unused = [option for option in LEARNING if given.get("judge_only") and option in given]
+    unused = [option for option in LEARNING if given.get("evaluate") and option in given]
     if unused:
         parser.error(f"--{unused[0]} belongs to learning, and --evaluate learns nothing")
     return given
@@ -33,8 +33,8 @@ def parse() -> dict[str, Any]:
 def run(given: dict[str, Any]) -> None:
     """One experiment."""
     experiment = EXPERIMENTS[given.pop("experiment")]
-    where: dict[str, Any] = {"data": "modelnet10"} if experiment.needs_data or given.get("judge_only") is False else {}
-    where |= {"results": Path("results")} if given.get("judge_only") else {}
+    where: dict[str, Any] = {"data": "modelnet10"} if experiment.needs_data or given.get("evaluate") is False else {}
+    where |= {"results": Path("results")} if given.get("evaluate") else {}
     where |= {field.name: given.pop(field.name) for field in fields(Workplace) if field.name in given}
     for line in experiment.run(Workplace(**where), **given):
         print(line)

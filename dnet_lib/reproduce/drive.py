@@ -57,7 +57,7 @@ class Experiment:
         self,
         place: Workplace,
         *,
-        judge_only: bool,
+        evaluate: bool,
         category: Sequence[str] = (),
         preset: str | None = None,
         iterations: int | None = None,
@@ -68,10 +68,10 @@ class Experiment:
         chosen = {name: self.presets[preset or self.shipped.get(name, first)] for name in names}
         if iterations is not None:
             chosen = {name: shortened(own, iterations) for name, own in chosen.items()}
-        if self.prepare and not judge_only and not category:
+        if self.prepare and not evaluate and not category:
             self.prepare(chosen[names[0]], place)
         for name, own in chosen.items():
-            yield told(name, (evaluate if judge_only else train)(self, own, name, place))
+            yield told(name, DRIVERS[evaluate](self, own, name, place))
         if self.table:
             yield text(*self.table(own.experiment, results=place.results))
 
@@ -165,6 +165,9 @@ def evaluate(experiment: Experiment, preset: Preset, category: str, place: Workp
         sets = place.splits(category, preset.architecture.resolution)
         known["metrics"], dataset = {}, source(sets[1], category=category, num_test=len(sets[1]))
     found: Facts = {"judged": {"seed": place.seed, "dataset": dataset}}
-    for judge in experiment.judges:
-        found |= judge(preset, category, model, place, sets)
+    for measured in experiment.judges:
+        found |= measured(preset, category, model, place, sets)
     return place.save(preset.experiment, category, known | found | {"metrics": known["metrics"] | found["metrics"]})
+
+
+DRIVERS = {False: train, True: evaluate}  #: By whether nothing is learned

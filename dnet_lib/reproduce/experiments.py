@@ -27,26 +27,18 @@ SAMPLED = Experiment(
     needs_data=False,
 )
 
+PRINTED = {
+    "table1": ("Inception score of one model of all categories", (ALL,)),
+    "table2": ("class probability of the ten categories", CATEGORIES),
+    "table3": ("class error of the ten categories", CATEGORIES),
+}
+
 EXPERIMENTS: dict[str, Experiment | Single] = {
     "synthesis": SAMPLED,
-    "table1": replace(
-        SAMPLED,
-        about="Inception score of one model of all categories",
-        categories=dict.fromkeys(SYNTHESIS, (ALL,)),
-        table=partial(rows, "table1"),
-    ),
-    "table2": replace(
-        SAMPLED,
-        about="class probability of the ten categories",
-        categories=dict.fromkeys(SYNTHESIS, CATEGORIES),
-        table=partial(rows, "table2"),
-    ),
-    "table3": replace(
-        SAMPLED,
-        about="class error of the ten categories",
-        categories=dict.fromkeys(SYNTHESIS, CATEGORIES),
-        table=partial(rows, "table3"),
-    ),
+    **{
+        name: replace(SAMPLED, about=about, categories=dict.fromkeys(SYNTHESIS, which), table=partial(rows, name))
+        for name, (about, which) in PRINTED.items()
+    },
     "table4": Experiment(
         "section 6.2: recover hidden voxels",
         RECOVERY,
@@ -100,8 +92,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "evaluate": {
         "action": "store_true",
         "default": False,
-        "dest": "judge_only",
-        "help": "judge trained weights anew, into a results folder of your own",
+        "help": "judge trained weights anew, into results of your own",
     },
     "iterations": {"type": int, "help": "learn for so many; a short run wants --weights and --results apart"},
     "name": {"action": "append", "choices": list(NETS), "help": "may be repeated; default all there are"},

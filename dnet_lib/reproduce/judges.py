@@ -27,7 +27,6 @@ HELD_OUT = 0.1  #: Share of the training split on which epochs are watched and t
 
 def reproduce(place: Workplace, *, name: Sequence[str] | None = None) -> dict[str, Facts]:
     """Train judges, all by default; each writes judges/<name>.safetensors and judges/<name>.json."""
-    place.probe(place.runs, place.weights / "judges", place.results / "judges")
     return {one: train(one, place) for one in name or NETS}
 
 
@@ -41,6 +40,7 @@ def scores(probabilities: Tensor, label: int | Tensor) -> dict[str, float]:
 
 def train(name: str, place: Workplace, *, num_epochs: int = 16) -> Facts:
     """Train one judge; resumes from a checkpoint. The test split is used once."""
+    place.probe(place.runs, place.weights / "judges", place.results / "judges")
     torch.manual_seed(place.seed)
     shapes, test = place.splits(ALL, RESOLUTION)
     held_out = hold_out(shapes.labels, HELD_OUT, torch.Generator().manual_seed(place.seed))

@@ -25,6 +25,7 @@ from dnet_lib.voxels import uncentre
 SAVE_EVERY = 10  #: Iterations between checkpoints
 NUM_PROPOSALS = 64  #: Of a generator, for its learning curve
 Records = tuple[Record, ...]  #: Of an iteration, one a grid, coarse to fine
+Columns = Callable[[Records], dict[str, float]]  #: What a learning curve tells of an iteration beside its records
 
 
 @dataclass(eq=False)
@@ -36,7 +37,7 @@ class Lesson:
     runs: list[Run]  #: Of each grid, coarse to fine; of most models one
     records: Callable[[Path | None], Iterator[Records]]  #: Learns to the end, from a checkpoint where there is one
     model: Callable[[], Pretrained]  #: As it is now; it stays so as the lesson goes on
-    columns: Callable[[Records], dict[str, float]] | None = None  #: What a learning curve tells beside the records
+    columns: Columns | None = None
 
     @property
     def seconds(self) -> float:
@@ -51,11 +52,7 @@ class Lesson:
 
 
 def alone(
-    preset: Any,
-    shapes: ShapeSet,
-    run: Run,
-    prior: Prior | None = None,
-    columns: Callable[[Records], dict[str, float]] | None = None,
+    preset: Any, shapes: ShapeSet, run: Run, prior: Prior | None = None, columns: Columns | None = None
 ) -> Lesson:
     """A lesson of one run; `prior` is what the model's chains start from, None for noise or incomplete shapes."""
 
@@ -113,6 +110,10 @@ def multigrid(preset: MultiGrid, shapes: ShapeSet, place: Workplace) -> Lesson:
     nets = [DescriptorNet(a, weight_std=preset.weight_std, generator=random).to(place.device) for a in preset.grids]
     runs = begin_grids(nets, preset.settings, seed=place.seed)
 
+    def columns(records: Records) -> dict[str, float]:
+        values = {f"value_{size}": round(record.value, 2) for size, record in zip(sizes, records, strict=True)}
+        return values | near(records[-1].synthesized, shapes)
+
     def records(checkpoint: Path | None) -> Iterator[Records]:
         return learn_grids(runs, shapes.centred, preset.settings, checkpoint=checkpoint, save_every=SAVE_EVERY)
 
@@ -122,10 +123,6 @@ def multigrid(preset: MultiGrid, shapes: ShapeSet, place: Workplace) -> Lesson:
             prior = Expanded(models[-1], size) if models else Histogram.fit(shapes.voxels, size)
             models.append(Pretrained.of(run, shapes.mean, prior, chain))
         return models[-1]
-
-    def columns(records: Records) -> dict[str, float]:
-        values = {f"value_{size}": round(record.value, 2) for size, record in zip(sizes, records, strict=True)}
-        return values | near(records[-1].synthesized, shapes)
 
     return Lesson(preset, shapes, runs, records, model, columns)
 
@@ -139,14 +136,8 @@ def cooperative(preset: Cooperative, shapes: ShapeSet, place: Workplace) -> Less
     random = torch.Generator().manual_seed(place.seed)
     net = DescriptorNet(preset.architecture, weight_std=preset.weight_std, generator=random).to(place.device)
     student = GeneratorNet(preset.layout, generator=random).to(place.device)
-    teaching = Teaching.begin_with(
-        student,
-        shapes.mean,
-        num_chains=preset.num_chains,
-        sigma=preset.sigma,
-        learning_rate=preset.learning_rate,
-        betas=preset.betas,
-    )
+    options = {name: getattr(preset, name) for name in ("num_chains", "sigma", "learning_rate", "betas")}
+    teaching = Teaching.begin_with(student, shapes.mean, **options)
 
     def columns(records: Records) -> dict[str, float]:
         with as_learned(student):

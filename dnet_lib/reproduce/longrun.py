@@ -46,7 +46,7 @@ def follow(y: Tensor, energy: Energy, mean: float, chain: Chain, num_steps: int,
         raise ValueError(f"chains of {num_steps} steps cannot be compared with those of {trained} in training")
     kept = sorted(step for step in {0, trained, num_steps, *(10**k for k in range(2, 9))} if step <= num_steps)
     noted = sorted({*kept, *(round(step) for step in np.geomspace(1, num_steps, NUM_POINTS))})
-    curves: dict[str, list[Any]] = {name: [] for name in ("energy", "slope", "full", "unsure", "apart")}
+    curves: dict[str, list[Any]] = defaultdict(list)
     shapes = {}
     steps = langevin(y, energy, step_size=chain.step_size, temperature=temperature, generator=generator)
     for step in tqdm(range(num_steps + 1), unit="step", desc=f"temperature {temperature:g}"):
@@ -171,13 +171,14 @@ def contrast(place: Workplace, *, num_iterations: int = 400, num_steps: int = 10
     shapes, test = (load_shapes("furniture", "toilet", split, resolution=16) for split in ("train", "test"))
     unit = nearest(test.voxels, shapes.voxels).distance.mean().item()
     for which, (temperature, renew) in VARIANTS.items():
-        random, chain = place.random(), Chain(20, 0.02, temperature)
-        like: dict[str, Any] = {"std": 0.5, "generator": random, "device": place.device}
-        net = DescriptorNet(Architecture(16, ((64, 8, 4), (96, 3, 1))), generator=random, device=place.device)
-        starts = Persistent(noise(num_chains, 16, **like), renew=renew, std=0.5)
+        random, device, chain = place.random(), place.device, Chain(20, 0.02, temperature)
+        net = DescriptorNet(Architecture(16, ((64, 8, 4), (96, 3, 1))), generator=random, device=device)
+        begun = noise(num_chains, 16, std=0.5, generator=random, device=device)
+        starts = Persistent(begun, renew=renew, std=0.5)
         rate = Decay(1e-3, 2e-5, over=num_iterations)
         settings = Settings(num_iterations, **asdict(chain), batch_size=24, learning_rate=rate, data_noise=0.1)
-        learning = learn(Run.begin(net, starts, settings, seed=place.seed), shapes.centred, settings)
+        run = Run.begin(net, starts, settings, seed=place.seed)
+        learning = learn(run, shapes.centred, settings)
         curve: dict[str, list[float]] = defaultdict(list)
         for record in tqdm(learning, total=num_iterations, unit="iteration", desc=f"learning {which}"):
             if record.iteration % max(1, num_iterations // 40) == 0:
@@ -189,7 +190,7 @@ def contrast(place: Workplace, *, num_iterations: int = 400, num_steps: int = 10
                 curve["nearest"].append(round(near.distance.mean().item() / unit, 3))
                 curve["distinct_nearest"].append(near.row.unique().numel())
         options: dict[str, Any] = {"step_size": chain.step_size, "generator": random}
-        fresh = noise(min(8, num_chains), 16, **like)
+        fresh = noise(min(8, num_chains), 16, std=0.5, generator=random, device=device)
         fresh = sample(fresh, net, num_steps=num_steps // 5, temperature=temperature, progress="new chains", **options)
         ends = [sample(y, net, num_steps=200, temperature=0.0, **options) for y in (starts.chains, fresh)]
         cooled, arrived = (packed(threshold(uncentre(y, shapes.mean)).cpu()) for y in ends)
