@@ -10,8 +10,6 @@ JUDGES = {"voxnet": "", "views": "_views"}  #: The judges, and what ends the nam
 METRICS = {"table1": "inception_score", "table2": "class_probability", "table3": "class_error"}
 
 Row = tuple[str | float, ...]
-
-
 Table = tuple[tuple[str, ...], list[Row]]  #: Header and rows
 
 

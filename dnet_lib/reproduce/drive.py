@@ -84,7 +84,7 @@ def told(name: str, facts: Facts) -> str:
 def train(experiment: Experiment, preset: Preset, category: str, place: Workplace) -> Facts:
     """Learn a category, publish weights and results, and judge them; resumes from its checkpoint."""
     place.probe(place.runs, place.weights / preset.experiment, place.results / preset.experiment)
-    steps = [(learn, own, name) for own, name in due(preset, category, place)]
+    steps = [(publish, own, name) for own, name in due(preset, category, place)]
     for step, own, name in [*steps, (evaluate, preset, category)]:
         facts = step(experiment, own, name, place)
         if facts["metrics"]:  # of chains that no weights can draw again, judged as soon as they have learned
@@ -111,7 +111,7 @@ def holder(preset: Preset, category: str) -> str:
     return ALL if isinstance(preset, Conditional) and preset.shared else category
 
 
-def learn(experiment: Experiment, preset: Preset, category: str, place: Workplace) -> Facts:
+def publish(experiment: Experiment, preset: Preset, category: str, place: Workplace) -> Facts:
     """Learn a model, and write its weights and results: persistent chains are judged here."""
     sets = place.splits(category, preset.architecture.resolution)
     lesson = experiment.begin(preset, sets[0], place)
