@@ -82,28 +82,22 @@ def told(name: str, facts: Facts) -> str:
 
 
 def train(experiment: Experiment, preset: Preset, category: str, place: Workplace) -> Facts:
-    """Learn a category, publish weights and results, and judge them; resumes from its checkpoint."""
+    """Learn a category, publish weights and results, and judge them; resumes from its checkpoint.
+
+    One model of all categories, where it comes first or serves them all, is learned only if its weights are not there.
+    """
     place.probe(place.runs, place.weights / preset.experiment, place.results / preset.experiment)
-    steps = [(publish, own, name) for own, name in due(preset, category, place)]
-    for step, own, name in [*steps, (evaluate, preset, category)]:
+    whole = preset.whole if isinstance(preset, Conditional) else None
+    steps: list[tuple[Callable[..., Facts], Preset, str]] = [(evaluate, preset, category)]
+    if whole is None or ALL not in (category, holder(preset, category)):
+        steps.insert(0, (publish, preset, category))
+    if whole is not None and not place.file(preset.experiment, ALL).exists():
+        steps.insert(0, (publish, whole, ALL))
+    for step, own, name in steps:
         facts = step(experiment, own, name, place)
         if facts["metrics"]:  # of chains that no weights can draw again, judged as soon as they have learned
             break
     return facts
-
-
-def due(preset: Preset, category: str, place: Workplace) -> list[tuple[Preset, str]]:
-    """What must be learned before a category can be judged.
-
-    A model of all categories, where it comes first or serves them all, only if its weights are not there.
-    """
-    whole = preset.whole if isinstance(preset, Conditional) else None
-    steps: list[tuple[Preset, str]] = []
-    if whole is not None and not place.file(preset.experiment, ALL).exists():
-        steps.append((whole, ALL))
-    if whole is None or ALL not in (category, holder(preset, category)):
-        steps.append((preset, category))
-    return steps
 
 
 def holder(preset: Preset, category: str) -> str:
