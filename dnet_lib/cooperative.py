@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from dnet_lib.generator import Proposals, latents, regress
-from dnet_lib.starts import Begun
+from dnet_lib.starts import Begun, Starts
 
 
 @dataclass(eq=False)
-class Teaching:
+class Teaching(Starts):
     """Chains start at a generator's proposals; where they end is what the generator learns: Algorithm 3."""
 
     proposals: Proposals

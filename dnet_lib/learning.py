@@ -51,15 +51,9 @@ class Settings:
     """Whether chains and gradients take the frozen-weight path, `dnet_lib.fast`; None: where it pays."""
 
     def __post_init__(self) -> None:
-        rate = self.learning_rate(0) if callable(self.learning_rate) else self.learning_rate
-        for name, value, least in (
-            ("num_iterations", self.num_iterations, 0),
-            ("num_steps", self.num_steps, 1),
-            ("batch_size", self.batch_size, 1),
-            ("learning_rate", rate, 0),
-            ("data_noise", self.data_noise, 0),
-            ("energy_penalty", self.energy_penalty, 0),
-        ):
+        for name in ("num_iterations", "num_steps", "batch_size", "learning_rate", "data_noise", "energy_penalty"):
+            value, least = getattr(self, name), int(name in ("num_steps", "batch_size"))
+            value = value(0) if callable(value) else value
             if not least <= value < math.inf:
                 raise ValueError(f"{name} must be at least {least} and finite, not {value}")
         if not 0 < self.step_size < math.inf:

@@ -23,32 +23,23 @@ Begun = tuple[Tensor, Projection | None]  #: First shapes of the chains, and wha
 
 
 class Starts(Protocol):
-    """The interface of every start."""
+    """The interface of every start; a class of your own that names it as its base needs `begin` alone."""
 
     def begin(self, observed: Tensor, index: Tensor, generator: torch.Generator | None) -> Begun:
         """First shapes of the chains, centred (M, 1, R, R, R), for a batch `observed` at rows `index` of the data."""
-        ...
+        raise NotImplementedError
 
     def learn(self, revised: Tensor) -> None:
         """Hear the chains' last shapes."""
+        return
 
     def state_dict(self) -> dict[str, Any]:
         """What must be kept to resume."""
-        ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict()` gave."""
-
-
-class _Stateless:
-    def learn(self, revised: Tensor) -> None:
-        pass
-
-    def state_dict(self) -> dict[str, Any]:
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        pass
+        """Take back what `state_dict()` gave."""
+        return
 
 
 def noise(
@@ -68,7 +59,7 @@ def noise(
 
 
 @dataclass(frozen=True)
-class Noise(_Stateless):
+class Noise(Starts):
     """Fresh white noise at every iteration (short-run, non-persistent chains)."""
 
     num_chains: int
@@ -80,7 +71,7 @@ class Noise(_Stateless):
 
 
 @dataclass(frozen=True, eq=False)
-class Fresh(_Stateless):
+class Fresh(Starts):
     """New draws of a prior at every iteration, such as a `CoarseGaussian`."""
 
     prior: Prior
@@ -91,14 +82,14 @@ class Fresh(_Stateless):
 
 
 @dataclass(frozen=True)
-class Data(_Stateless):
+class Data(Starts):
     """The observed shapes themselves: contrastive divergence (section 4.1)."""
 
     def begin(self, observed: Tensor, index: Tensor, generator: torch.Generator | None) -> Begun:
         return observed.clone(), None
 
 
-class _Remembered:
+class _Remembered(Starts):
     """Chains that go on where they stopped; the rows `_slots` are those of the iteration under way."""
 
     chains: Tensor
@@ -159,7 +150,7 @@ class PersistentData(_Remembered):
 
 
 @dataclass(frozen=True)
-class Corrupted(_Stateless):
+class Corrupted(Starts):
     """The observed shapes with a share of their voxels hidden, which alone may move: recovery, Algorithm 4.
 
     Masks are fresh at every iteration. Hidden voxels start at the mean of the visible ones of the same shape.
@@ -173,7 +164,7 @@ class Corrupted(_Stateless):
 
 
 @dataclass(frozen=True)
-class LowResolution(_Stateless):
+class LowResolution(Starts):
     """The observed shapes' low-resolution versions, up-scaled; only missing detail may move: Algorithm 5."""
 
     scale: int
@@ -186,7 +177,7 @@ class LowResolution(_Stateless):
 
 
 @dataclass(eq=False)
-class Coarser(_Stateless):
+class Coarser(Starts):
     """Up-scaled samples of the next coarser grid: Algorithm 2. The coarsest grid starts from the observed 1x1x1 means.
 
     All grids have the same scalar voxel mean, so that centred shapes stay centred when they are handed up.
