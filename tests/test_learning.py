@@ -14,11 +14,11 @@ import torch
 import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
+from problems import drawn, equal, seeded, small_net, told
 from torch import nn
 
 from dnet_lib import (
     Architecture,
-    DescriptorNet,
     DivergedError,
     GaussianEnergy,
     Record,
@@ -34,17 +34,7 @@ from dnet_lib.presets import AUTHORS, PAPER
 from dnet_lib.resuming import read_state, write_state
 from dnet_lib.starts import Data, Noise, Persistent, PersistentData
 
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def small_net(std: float = 0.05, **architecture) -> DescriptorNet:
-    chosen = {"layers": ((4, 3, 2), (4, 2, 1)), "activation": "silu"} | architecture
-    return DescriptorNet(Architecture(4, **chosen), weight_std=std, generator=seeded())
-
-
-DATA = (torch.rand(6, 1, 4, 4, 4, generator=seeded(8)) < 0.4).float() - 0.4
+DATA = drawn(6, 4, 0.4) - 0.4
 
 # Every option that leaves something behind between iterations.
 EVERYTHING = Settings(
@@ -65,19 +55,6 @@ EVERYTHING = Settings(
 def everything(settings: Settings = EVERYTHING) -> Run:
     chains = torch.randn(5, 1, 4, 4, 4, generator=seeded(3))
     return Run.begin(small_net(), Persistent(chains, per_iteration=3, renew=0.2), settings, seed=4)
-
-
-def equal(a, b) -> bool:
-    """Bit-equality of nested states, the clock aside."""
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a if k != "seconds")
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(equal, a, b))
-    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
-
-
-def told(record: Record) -> tuple:
-    return (*record._replace(seconds=0.0, synthesized=torch.empty(0))[:-1], record.synthesized.tolist())
 
 
 # -- eq. (8) -----------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from problems import equal, seeded
+from problems import drawn, equal, seeded
 from torch import nn
 
 from dnet_lib import (
@@ -32,7 +32,7 @@ from dnet_lib.energy import Architecture
 from dnet_lib.judges import ViewNet, fit
 from dnet_lib.resuming import Parts, fingerprint, read_state, resumable
 
-DATA = (torch.rand(6, 1, 4, 4, 4, generator=seeded(8)) < 0.4).float() - 0.4
+DATA = drawn(6, 4, 0.4) - 0.4
 SETTINGS = Settings(6, 2, 0.02, batch_size=4)
 
 
