@@ -26,7 +26,7 @@ class View(ABC):
     """Things side by side, each turned about its own centre; what they are, `Scene` and `Points` say."""
 
     alt: str
-    cell: tuple[float, float]  # width and height that a thing needs however it is turned about its axis, in its sizes
+    cell: tuple[float, float]  # width and height that a thing needs however it is turned, in its own size
     tall: int | None  # the author's height
     count: int = 1
     columns: int | None = 1
