@@ -66,6 +66,7 @@ class GeneratorNet(nn.Module):
     ):
         super().__init__()
         self.layout = a = layout or Layout()
+        self.resolution, self.latent = a.resolution, a.latent
         self.base = a.resolution // math.prod(a.factors)
         self.dense = nn.Linear(a.latent, a.channels[0] * self.base**3, bias=not a.batch_norm)
         sizes = (a.channels[0], *a.channels, 1)
@@ -85,30 +86,14 @@ class GeneratorNet(nn.Module):
                     layer.bias.zero_()
         self.to(device)
 
-    @property
-    def device(self) -> torch.device:
-        """Where its weights lie."""
-        device: torch.device = self.dense.weight.device
-        return device
-
-    @property
-    def resolution(self) -> int:
-        """R: voxels a side of the shapes it makes."""
-        return self.layout.resolution
-
-    @property
-    def latent(self) -> int:
-        """d, entries of Z."""
-        return self.layout.latent
-
     def extra_repr(self) -> str:
         count = sum(p.numel() for p in self.parameters())
-        return f"Z of {self.layout.latent} numbers -> {self.layout.resolution}^3 voxels, {count:,} weights"
+        return f"Z of {self.latent} numbers -> {self.resolution}^3 voxels, {count:,} weights"
 
     def forward(self, z: Tensor) -> Tensor:
         """Occupancy (N, 1, R, R, R) of latent vectors (N, d)."""
-        if z.ndim != 2 or z.shape[1] != self.layout.latent:
-            raise ShapeError(f"this generator takes latent vectors (N, {self.layout.latent}), not {tuple(z.shape)}")
+        if z.ndim != 2 or z.shape[1] != self.latent:
+            raise ShapeError(f"this generator takes latent vectors (N, {self.latent}), not {tuple(z.shape)}")
         h, side = self.dense(z).view(len(z), -1, self.base, self.base, self.base), self.base
         for k, (layer, factor) in enumerate(zip(self.layers, self.layout.factors, strict=True)):
             h = torch.relu(self.norms[k](h) if self.norms else h)
