@@ -20,7 +20,7 @@ from dnet_lib.energy import device_of
 from dnet_lib.errors import DivergedError, ShapeError
 from dnet_lib.files import Packed, weights, with_weights
 from dnet_lib.langevin import Generators, sample, white_noise
-from dnet_lib.resuming import Parts, described, fingerprint, resumable
+from dnet_lib.resuming import Parts, alike, described, fingerprint, resumable, share_gradients, total
 from dnet_lib.voxels import check_batch
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -194,14 +194,16 @@ def infer(
 
 
 def regress(net: nn.Module, optimizer: torch.optim.Optimizer, z: Tensor, shapes: Tensor) -> Tensor:
-    """One step of the optimizer down |Y - g(Z)|^2, the mean over the batch, eq. (22); returns it, a scalar.
+    """One step of the optimizer down |Y - g(Z)|^2, the mean over the batch (of all processes), eq. (22); returns it.
 
     Latent vectors (N, d), occupancy (N, 1, R, R, R), or whatever the network makes of them.
     """
     loss: Tensor = (shapes - net(z)).square().flatten(1).sum(1).mean()
     optimizer.zero_grad()
-    loss.backward()
+    (loss * (len(z) / total(len(z), z.device))).backward()
+    share_gradients(net)
     optimizer.step()
+    alike(net, buffers_only=True)
     return loss.detach()
 
 

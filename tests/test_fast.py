@@ -363,3 +363,41 @@ def test_any_device():
     assert e.device.type == g.device.type == "meta" and g.shape == y.shape
     _, gradients = frozen.learning_gradient(y, torch.empty(3, device="meta"), torch.empty(3, device="meta"))
     assert all(gradients[name].shape == p.shape for name, p in net.named_parameters())
+
+
+def hooked(net: DescriptorNet) -> None:
+    net.register_forward_hook(lambda module, inputs, output: 3 * output)
+
+
+def hooked_inside(net: DescriptorNet) -> None:
+    net.layers[0].register_forward_hook(lambda module, inputs, output: 0 * output)
+
+
+def parametrized(net: DescriptorNet) -> None:
+    torch.nn.utils.parametrizations.weight_norm(net.layers[1])
+
+
+class Scaled(DescriptorNet):
+    """Another energy with the same weights."""
+
+    def energy(self, y):
+        return 2 * super().energy(y)
+
+    forward = energy
+
+
+@pytest.mark.parametrize("change", [hooked, hooked_inside, parametrized])
+def test_a_network_that_does_not_compute_what_its_weights_say_is_not_frozen(change):
+    net, y = network(Architecture(32, ((32, 16, 3), (20, 6, 2)))), torch.randn(8, 1, 32, 32, 32)
+    assert isinstance(freeze(net, y, num_steps=20), FrozenNet), "it would be frozen as it is"
+    change(net)
+    assert freeze(net, y, num_steps=20) is net
+    with pytest.raises(ShapeError, match="no hooks, no parametrizations"):
+        freeze(net, y, num_steps=20, fast=True)
+
+
+def test_a_subclass_with_another_energy_is_not_frozen():
+    net, y = Scaled(SMALL), torch.randn(2, 1, 12, 12, 12)
+    assert freeze(net, y, num_steps=20) is net
+    with pytest.raises(ShapeError, match="not this Scaled"):
+        freeze(net, y, num_steps=20, fast=True)

@@ -576,6 +576,11 @@ def test_learning_with_a_uniform_reference_stays_finite_and_inside(metropolis):
         ("energy_penalty", -1.0),
         ("max_gradient", -1.0),
         ("max_gradient", 0.0),
+        ("num_iterations", 4.5),
+        ("num_steps", 2.0),
+        ("batch_size", 10.0),
+        ("temperature", -1.0),
+        ("betas", (0.9, 1.0)),
     ],
 )
 def test_settings_that_cannot_be_are_named(name, value):
@@ -589,10 +594,10 @@ def test_settings_that_cannot_be_are_named(name, value):
         (DATA[:0], "observed shapes is empty"),
         (DATA / 0, "observed shapes contains NaN"),
         (DATA.int(), "observed shapes.*int32"),
-        (DATA[:, 0], r"takes shapes \(N, 1, 4, 4, 4\), not"),
+        (DATA[:, 0], r"of one kind, not torch.float32 \(4, 4, 4, 4\) and torch.float32 \(3, 1, 4, 4, 4\)"),
         (torch.zeros(6, 1, 5, 5, 5), r"observed shapes must be 4\^3 voxels, not 5\^3"),
         (DATA[:2], "batch_size is 4, but there are only 2"),
-        (DATA.double(), "float32.*float64"),
+        (DATA.double(), "of one kind, not torch.float64.*torch.float32"),
     ],
 )
 def test_observed_shapes_of_the_wrong_kind_are_named(shapes, message):
