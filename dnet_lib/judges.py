@@ -238,6 +238,7 @@ def fit(
         for epoch in run.epochs[yielded:]:
             yielded += 1
             yield Epoch(*epoch)
+    net.eval()
 
 
 def calibrate(logits: Tensor, labels: Tensor) -> float:

@@ -7,7 +7,7 @@ resumes. Shapes are centred grids (N, 1, R, R, R), or items of any other form (N
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Protocol, Self
 
 import torch
@@ -17,6 +17,7 @@ from dnet_lib.errors import ShapeError
 from dnet_lib.langevin import white_noise
 from dnet_lib.priors import Prior
 from dnet_lib.projections import Projection, hidden_voxels, missing_detail
+from dnet_lib.resuming import fingerprint
 from dnet_lib.voxels import check_scale, corrupt, down_scale, fill_hidden, per_item, resample, up_scale
 
 Begun = tuple[Tensor, Projection | None]  #: First shapes of the chains, and what they must keep
@@ -32,6 +33,11 @@ class Starts(Protocol):
     def learn(self, revised: Tensor) -> None:
         """Hear the chains' last shapes."""
         return
+
+    def about(self) -> dict[str, Any]:
+        """What a checkpoint belongs to: of a dataclass, the fields that are plain numbers."""
+        names: list[str] = [field.name for field in fields(self)] if is_dataclass(self) else []
+        return {name: value for name in names if isinstance(value := getattr(self, name), (int, float, str))}
 
     def state_dict(self) -> dict[str, Any]:
         """What must be kept to resume."""
@@ -80,6 +86,10 @@ class Fresh(Starts):
     def begin(self, observed: Tensor, index: Tensor, generator: torch.Generator | None) -> Begun:
         return self.prior.draw(self.num_chains, generator), None
 
+    def about(self) -> dict[str, Any]:
+        tensors, numbers = self.prior.pack() if hasattr(self.prior, "pack") else ({}, {})
+        return super().about() | {"prior": f"{type(self.prior).__name__} {fingerprint(*tensors.values())} {numbers}"}
+
 
 @dataclass(frozen=True)
 class Data(Starts):
@@ -96,7 +106,7 @@ class _Remembered(Starts):
     _slots: Tensor
 
     def __post_init__(self) -> None:
-        self.chains = self.chains.clone()
+        self.chains = self.chains.detach().clone()
 
     def learn(self, revised: Tensor) -> None:
         self.chains[self._slots] = revised
