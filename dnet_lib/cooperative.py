@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from dnet_lib.generator import Proposals, latents, regress
-from dnet_lib.starts import Begun
+from dnet_lib.resuming import alike, described
+from dnet_lib.starts import Begun, Starts
 
 
 @dataclass(eq=False)
-class Teaching:
+class Teaching(Starts):
     """Chains start at a generator's proposals; where they end is what the generator learns: Algorithm 3."""
 
     proposals: Proposals
@@ -41,6 +42,7 @@ class Teaching:
         betas: tuple[float, float] = (0.6, 0.999),
     ) -> Self:
         """Teach `net`, a generator, by Adam with the rates of section 6.4; `centre` is the training shapes' mean."""
+        alike(net)
         optimizer = torch.optim.Adam(net.parameters(), lr=learning_rate, betas=betas)
         return cls(Proposals(net, centre, sigma), num_chains, optimizer)
 
@@ -51,6 +53,14 @@ class Teaching:
     def learn(self, revised: Tensor) -> None:
         assert self.latent is not None, "a start begins before it learns"
         self.loss = regress(self.proposals.net, self.optimizer, self.latent, revised + self.proposals.centre)
+
+    def about(self) -> dict[str, Any]:
+        told = {
+            "network": described(self.proposals.net),
+            "centre": self.proposals.centre,
+            "sigma": self.proposals.sigma,
+        }
+        return super().about() | told
 
     def state_dict(self) -> dict[str, Any]:
         return {"net": self.proposals.net.state_dict(), "optimizer": self.optimizer.state_dict()}

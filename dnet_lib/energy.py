@@ -97,6 +97,9 @@ class DescriptorNet(nn.Module):
     begin as N(0, weight_std^2) draws, biases as zeros. Shapes are centred, (N, 1, R, R, R).
     """
 
+    resolution: int  #: R, voxels a side of the shapes
+    bounds: tuple[float, float] | None  #: The range outside which the energy is infinite (uniform reference), else None
+
     def __init__(
         self,
         architecture: Architecture | None = None,
@@ -108,6 +111,7 @@ class DescriptorNet(nn.Module):
     ):
         super().__init__()
         self.architecture = a = architecture or Architecture()
+        self.resolution, self.bounds = a.resolution, a.bounds
         sizes = [1] + [channels for channels, _, _ in a.layers]
         resolution, layers = a.resolution, []
         for channels, (out, kernel, stride) in zip(sizes, a.layers, strict=False):
@@ -143,16 +147,6 @@ class DescriptorNet(nn.Module):
         return [layer for layer in self.layers if isinstance(layer, SameConv3d)]
 
     @property
-    def bounds(self) -> tuple[float, float] | None:
-        """The range outside which the energy is infinite (uniform reference), else None."""
-        return self.architecture.bounds
-
-    @property
-    def resolution(self) -> int:
-        """R: voxels a side of the shapes."""
-        return self.architecture.resolution
-
-    @property
     def device(self) -> torch.device:
         """Where its weights lie."""
         device: torch.device = self.dense.weight.device
@@ -166,7 +160,7 @@ class DescriptorNet(nn.Module):
 
     def hidden(self, y: Tensor) -> list[Tensor]:
         """The rectified feature maps h(1), ..., h(L) of centred shapes, eq. (2)."""
-        r = self.architecture.resolution
+        r = self.resolution
         if y.ndim != 5 or tuple(y.shape[1:]) != (1, r, r, r):
             raise ShapeError(f"this network takes shapes (N, 1, {r}, {r}, {r}), not {tuple(y.shape)}")
         if y.dtype != self.dense.weight.dtype:
@@ -187,7 +181,7 @@ class DescriptorNet(nn.Module):
         """The reference's share of the energy: |Y|^2 / (2 s^2), or 0 inside the bounds and infinity outside, (N,)."""
         if self.architecture.s is not None:
             return y.square().flatten(1).sum(1) / (2 * self.architecture.s**2)
-        low, high = self.architecture.bounds or (-math.inf, math.inf)
+        low, high = self.bounds or (-math.inf, math.inf)
         slack = 1e-6 * (high - low)  # centring and reflecting round
         inside = ((y >= low - slack) & (y <= high + slack)).flatten(1).all(1)
         return torch.where(inside, y.new_zeros(()), math.inf)

@@ -20,7 +20,7 @@ from dnet_lib.energy import device_of
 from dnet_lib.errors import DivergedError, ShapeError
 from dnet_lib.files import Packed, weights, with_weights
 from dnet_lib.langevin import Generators, sample, white_noise
-from dnet_lib.resuming import Parts, described, fingerprint, resumable
+from dnet_lib.resuming import Parts, alike, described, fingerprint, resumable, share_gradients, total
 from dnet_lib.voxels import check_batch
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -66,6 +66,7 @@ class GeneratorNet(nn.Module):
     ):
         super().__init__()
         self.layout = a = layout or Layout()
+        self.resolution, self.latent = a.resolution, a.latent
         self.base = a.resolution // math.prod(a.factors)
         self.dense = nn.Linear(a.latent, a.channels[0] * self.base**3, bias=not a.batch_norm)
         sizes = (a.channels[0], *a.channels, 1)
@@ -85,30 +86,14 @@ class GeneratorNet(nn.Module):
                     layer.bias.zero_()
         self.to(device)
 
-    @property
-    def device(self) -> torch.device:
-        """Where its weights lie."""
-        device: torch.device = self.dense.weight.device
-        return device
-
-    @property
-    def resolution(self) -> int:
-        """R: voxels a side of the shapes it makes."""
-        return self.layout.resolution
-
-    @property
-    def latent(self) -> int:
-        """d, entries of Z."""
-        return self.layout.latent
-
     def extra_repr(self) -> str:
         count = sum(p.numel() for p in self.parameters())
-        return f"Z of {self.layout.latent} numbers -> {self.layout.resolution}^3 voxels, {count:,} weights"
+        return f"Z of {self.latent} numbers -> {self.resolution}^3 voxels, {count:,} weights"
 
     def forward(self, z: Tensor) -> Tensor:
         """Occupancy (N, 1, R, R, R) of latent vectors (N, d)."""
-        if z.ndim != 2 or z.shape[1] != self.layout.latent:
-            raise ShapeError(f"this generator takes latent vectors (N, {self.layout.latent}), not {tuple(z.shape)}")
+        if z.ndim != 2 or z.shape[1] != self.latent:
+            raise ShapeError(f"this generator takes latent vectors (N, {self.latent}), not {tuple(z.shape)}")
         h, side = self.dense(z).view(len(z), -1, self.base, self.base, self.base), self.base
         for k, (layer, factor) in enumerate(zip(self.layers, self.layout.factors, strict=True)):
             h = torch.relu(self.norms[k](h) if self.norms else h)
@@ -209,14 +194,16 @@ def infer(
 
 
 def regress(net: nn.Module, optimizer: torch.optim.Optimizer, z: Tensor, shapes: Tensor) -> Tensor:
-    """One step of the optimizer down |Y - g(Z)|^2, the mean over the batch, eq. (22); returns it, a scalar.
+    """One step of the optimizer down |Y - g(Z)|^2, the mean over the batch (of all processes), eq. (22); returns it.
 
     Latent vectors (N, d), occupancy (N, 1, R, R, R), or whatever the network makes of them.
     """
     loss: Tensor = (shapes - net(z)).square().flatten(1).sum(1).mean()
     optimizer.zero_grad()
-    loss.backward()
+    (loss * (len(z) / total(len(z), z.device))).backward()
+    share_gradients(net)
     optimizer.step()
+    alike(net, buffers_only=True)
     return loss.detach()
 
 

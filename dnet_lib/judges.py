@@ -221,6 +221,7 @@ def fit(
     for _ in chain(resumable(run, step, num_epochs, belongs=lambda: about, **options), [None]):
         yield from (Epoch(*epoch) for epoch in run.epochs[yielded:])
         yielded = len(run.epochs)
+    net.eval()
 
 
 def calibrate(logits: Tensor, labels: Tensor) -> float:

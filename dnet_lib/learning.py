@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ from dnet_lib.energy import check_energies, device_of
 from dnet_lib.errors import DivergedError, ShapeError
 from dnet_lib.fast import FrozenNet, freeze
 from dnet_lib.langevin import langevin, reflect, white_noise
-from dnet_lib.resuming import capture, described, fingerprint, rank, reinstate, resumable, world
+from dnet_lib.resuming import alike, capture, described, fingerprint, rank, reinstate, resumable, share_gradients, world
 from dnet_lib.starts import Starts
 from dnet_lib.voxels import check_batch
 
@@ -51,19 +52,19 @@ class Settings:
     """Whether chains and gradients take the frozen-weight path, `dnet_lib.fast`; None: where it pays."""
 
     def __post_init__(self) -> None:
-        rate = self.learning_rate(0) if callable(self.learning_rate) else self.learning_rate
-        for name, value, least in (
-            ("num_iterations", self.num_iterations, 0),
-            ("num_steps", self.num_steps, 1),
-            ("batch_size", self.batch_size, 1),
-            ("learning_rate", rate, 0),
-            ("data_noise", self.data_noise, 0),
-            ("energy_penalty", self.energy_penalty, 0),
-        ):
+        for name in ("num_iterations", "num_steps", "batch_size", "learning_rate", "data_noise", "energy_penalty"):
+            value, least = getattr(self, name), int(name in ("num_steps", "batch_size"))
+            value = value(0) if callable(value) else value
+            if name in ("num_iterations", "num_steps", "batch_size") and not isinstance(value, int):
+                raise ValueError(f"{name} must be a whole number, not {value!r}")
             if not least <= value < math.inf:
                 raise ValueError(f"{name} must be at least {least} and finite, not {value}")
         if not 0 < self.step_size < math.inf:
             raise ValueError(f"step_size must be positive and finite, not {self.step_size}")
+        if not callable(self.temperature) and not 0 <= self.temperature < math.inf:
+            raise ValueError(f"temperature must be at least 0 and finite, not {self.temperature}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas, two decays, must lie in [0, 1), not {self.betas}")
         if self.max_gradient is not None and not self.max_gradient > 0:
             raise ValueError(f"max_gradient, a norm, must be positive, not {self.max_gradient}")
         if self.average is not None and not 0 <= self.average < 1:
@@ -100,7 +101,7 @@ class Run:
         settings: Settings,
         *,
         seed: int = 0,
-        parameters: Iterable[Tensor] | Iterable[dict[str, Any]] | None = None,
+        parameters: Tensor | Iterable[Tensor] | Iterable[dict[str, Any]] | None = None,
     ) -> Self:
         """A run at iteration 0, by Adam. All its randomness comes from `seed` (and the process's rank).
 
@@ -108,17 +109,22 @@ class Run:
                     (`lr`, a number or a function of the iteration; `betas`, `weight_decay`, ...) hold for it. By itself
                     all that requires a gradient is learned
         """
-        given = list(parameters if parameters is not None else (p for p in net.parameters() if p.requires_grad))
+        given: Any = (p for p in net.parameters() if p.requires_grad) if parameters is None else parameters
+        given = [given] if isinstance(given, Tensor) else list(given)
         if not given:
             raise ValueError(f"this {type(net).__name__} has no weights to learn: none requires a gradient")
-        groups = [dict(part) if isinstance(part, dict) else {"params": part} for part in given]
-        if not isinstance(given[0], dict):
-            groups = [{"params": given}]
+        groups = given if isinstance(given[0], dict) else [{"params": given}]
         own = [{name: value for name, value in group.items() if name != "params"} for group in groups]
-        first = [{name: value(0) if callable(value) else value for name, value in group.items()} for group in groups]
+        first = [
+            {"params": group["params"], **_numbers(options, 0)} for group, options in zip(groups, own, strict=True)
+        ]
+        optimizer, known = torch.optim.Adam(first), {id(p) for p in net.parameters()}
+        if not all(id(p) in known for group in optimizer.param_groups for p in group["params"]):
+            raise ValueError("parameters must be the network's own: a copy of it, or another network, would not learn")
+        alike(net)  # every process begins with the first one's weights
         generator = torch.Generator(device_of(net)).manual_seed(seed + 1_000_003 * rank())
         averaged = None if settings.average is None else copy.deepcopy(net).requires_grad_(False)
-        return cls(net, starts, torch.optim.Adam(first), generator, averaged, own=own)
+        return cls(net, starts, optimizer, generator, averaged, own=own)
 
     @property
     def kept(self) -> nn.Module:
@@ -135,25 +141,28 @@ class Run:
         return capture(self._parts)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to where `state_dict()` was taken; `state` itself stays as it is."""
+        """Go back to where `state_dict()` was taken; `state`, and the optimizer's own options, stay as they are."""
+        said = ("params", "lr", "betas")  # these come with every step
+        numbers = [{k: v for k, v in group.items() if k not in said} for group in self.optimizer.param_groups]
         for name, value in reinstate(self._parts, state).items():
             setattr(self, name, value)
+        for group, own in zip(self.optimizer.param_groups, numbers, strict=True):
+            group.update(own)
 
     def follow(self, settings: Settings) -> None:
         """Give the optimizer the numbers of this iteration."""
         wanted: dict[str, Any] = {"lr": settings.learning_rate, "betas": settings.betas}
         for k, group in enumerate(self.optimizer.param_groups):
-            numbers = wanted | (self.own[k] if self.own else {})
-            now = {name: value(self.iteration) if callable(value) else value for name, value in numbers.items()}
+            now = _numbers(wanted | (self.own[k] if self.own else {}), self.iteration)
             group.update({name: value for name, value in now.items() if name in group})
 
     def belongs(self, data: Tensor) -> dict[str, Any]:
         """What a checkpoint of this run belongs to."""
-        numbers = {k: v for k, v in vars(self.starts).items() if isinstance(v, (int, float, str)) and k[0] != "_"}
         return {
-            "network": described(self.net),
-            "starts": f"{type(self.starts).__name__} {numbers}",
             "data": f"{tuple(data.shape)} {fingerprint(data)}",
+            "network": described(self.net),
+            "starts": f"{type(self.starts).__name__} {getattr(self.starts, 'about', dict)()}",
+            "optimizer": type(self.optimizer).__name__,
             "seed": self.generator.initial_seed() - 1_000_003 * rank(),
             "average": self.averaged is not None,
         }
@@ -166,6 +175,12 @@ class Run:
             self._order = torch.cat([self._order.to(fresh.device), fresh[~late], fresh[late]])
         index, self._order = self._order[:size], self._order[size:]
         return index
+
+
+def _numbers(options: dict[str, Any], iteration: int) -> dict[str, Any]:
+    """An optimizer's options at an iteration, as plain numbers."""
+    now = {name: value(iteration) if callable(value) else value for name, value in options.items()}
+    return {name: value.item() if isinstance(value, np.generic) else value for name, value in now.items()}
 
 
 class Record(NamedTuple):
@@ -198,6 +213,9 @@ def learning_gradient(
     view of `net`, saves time. Under torch.distributed each process brings its own shapes, and all receive the gradient
     of all shapes together.
     """
+    if observed.shape[1:] != synthesized.shape[1:] or observed.dtype != synthesized.dtype:
+        one, other = (f"{t.dtype} {tuple(t.shape)}" for t in (observed, synthesized))
+        raise ShapeError(f"observed and synthesized shapes must be of one kind, not {one} and {other}")
     shapes = torch.cat([observed, synthesized])
     counts = torch.tensor([len(observed), len(synthesized)], device=shapes.device, dtype=shapes.dtype)
     sizes = [len(observed), len(synthesized)]
@@ -216,11 +234,7 @@ def learning_gradient(
         energies, gradients = frozen.learning_gradient(shapes, weight, penalty)
         for name, parameter in net.named_parameters():
             parameter.grad = gradients[name] if parameter.requires_grad else None
-    if world() > 1:
-        for parameter in net.parameters():
-            if parameter.requires_grad:
-                parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-                dist.all_reduce(parameter.grad)
+    share_gradients(net)
     e_observed, e_synthesized = energies.detach().split(sizes)
     return e_observed, e_synthesized
 
@@ -232,9 +246,11 @@ def learning_step(
     penalty = settings.energy_penalty
     energies = learning_gradient(run.net, observed, synthesized, energy_penalty=penalty, frozen=frozen)
     limit = math.inf if settings.max_gradient is None else settings.max_gradient
-    norm = torch.nn.utils.clip_grad_norm_(run.net.parameters(), limit)
+    learned = [p for group in run.optimizer.param_groups for p in group["params"]]
+    norm = torch.nn.utils.clip_grad_norm_(learned, limit)
     run.follow(settings)
     run.optimizer.step()
+    alike(run.net, buffers_only=True)
     if run.averaged is not None and settings.average is not None:
         follow = get_ema_multi_avg_fn(settings.average)
         follow(list(run.averaged.parameters()), list(run.net.parameters()), 0)
@@ -281,8 +297,18 @@ def learner(
     check_batch(data, name="the observed shapes", resolution=getattr(run.net, "resolution", None))
     if settings.batch_size > len(data):
         raise ShapeError(f"batch_size is {settings.batch_size}, but there are only {len(data)} observed shapes")
+    if (run.averaged is None) != (settings.average is None):
+        begun = "without" if run.averaged is None else "with"
+        raise ValueError(f"this run was begun {begun} an average of its weights: give `average` at both or at neither")
+    for name in ("begin", "learn", "state_dict", "load_state_dict"):
+        if not callable(getattr(run.starts, name, None)):
+            raise TypeError(
+                f"a start needs `{name}`: make {type(run.starts).__name__} a subclass of dnet_lib.starts.Starts"
+            )
+    if len(run._order) and int(run._order.max()) >= len(data):
+        run._order = run._order[:0]
     bounds: tuple[float, float] | None = getattr(run.net, "bounds", None)
-    data = data.to(run.generator.device)
+    data = data.detach().to(run.generator.device)
     energy: Any = None
 
     def iteration() -> Record:
@@ -291,6 +317,10 @@ def learner(
         run.index = batches() if batches else run.next_batch(len(data), settings.batch_size)
         observed = data[run.index]
         y, projection = run.starts.begin(observed, run.index, run.generator)
+        if not bool(torch.isfinite(y).all()):
+            raise DivergedError(
+                f"the run diverged at iteration {here}: its chains' start is not finite. Lower the rates"
+            )
         if settings.data_noise:
             observed = observed + settings.data_noise * white_noise(observed, run.generator)
             observed = observed if bounds is None else reflect(observed, *bounds)

@@ -101,8 +101,8 @@ def resumable(
     belongs     what the file must belong to for this run to go on from it: data, network, ... (asked once)
     told        settings that may differ when a run goes on; a warning names those that do
 
-    A `DivergedError` of a step gets the last good state and the checkpoint. Raises `CheckpointError` for a file that is
-    broken or of another run, before anything of it or of the run is changed.
+    After a `DivergedError` of a step the run and the file stand at the last good state, which the error carries. Raises
+    `CheckpointError` for a file that is broken or of another run, before anything of it or of the run is changed.
     """
     if save_every < 1:
         raise ValueError(f"save_every must be at least 1, not {save_every}")
@@ -110,21 +110,25 @@ def resumable(
     if checkpoint is not None and Path(checkpoint).exists():
         resume(run, checkpoint, about, device)
     good = run.state_dict()
+    if checkpoint is not None:
+        check_readable(good)
     while run.iteration < num_iterations:
         due = late and run.iteration % save_every == 0
         candidate = run.state_dict() if due else good
         try:
             record = step()
         except DivergedError as error:
-            error.state, error.checkpoint = good, None if checkpoint is None else str(checkpoint)
-            where = f".state and in {checkpoint}" if checkpoint else ".state"
+            run.load_state_dict(good)
+            error.state, where = good, ".state"
+            if checkpoint is not None:
+                write_state(good, checkpoint, about)
+                error.checkpoint, where = str(checkpoint), f".state and in {checkpoint}"
             error.args = (f"{error}. The last good state, of iteration {good['iteration']}, is in {where}",)
             raise
-        good, end = candidate, run.iteration == num_iterations
-        if due and checkpoint is not None:
+        now = run.iteration == num_iterations or (not late and run.iteration % save_every == 0)
+        good = run.state_dict() if now else candidate
+        if checkpoint is not None and (due or now):
             write_state(good, checkpoint, about)
-        if checkpoint is not None and (end or (not late and run.iteration % save_every == 0)):
-            write_state(run.state_dict(), checkpoint, about)
         yield record
 
 
@@ -151,6 +155,20 @@ def resume(run: Resumable, checkpoint: str | Path, about: Mapping[str, Any], dev
         raise CheckpointError(
             f"{checkpoint} is the checkpoint of another run ({error}): give this run a file of its own"
         ) from error
+
+
+def check_readable(state: Mapping[str, Any]) -> None:
+    """Raise `CheckpointError` naming a part of a state that could be written but not read back."""
+    for name, part in state.items():
+        buffer = io.BytesIO()
+        try:
+            torch.save(part, buffer)
+            torch.load(io.BytesIO(buffer.getvalue()), weights_only=True)
+        except Exception as error:
+            raise CheckpointError(
+                f"{name!r} of this run's state cannot be read back from a file: a state holds tensors, numbers, text "
+                "and containers of these (make NumPy's values plain)"
+            ) from error
 
 
 def write_state(state: dict[str, Any], path: str | Path, about: Mapping[str, Any]) -> None:
@@ -206,15 +224,41 @@ def fingerprint(*tensors: Tensor) -> str:
 
 
 def described(net: nn.Module) -> str:
-    """A network's kind and the sizes of its tensors, in few words: which weights fit it."""
-    state = {name: t for name, t in net.state_dict().items() if isinstance(t, Tensor)}
-    sizes = hashlib.sha256(repr([(name, tuple(t.shape)) for name, t in state.items()]).encode()).hexdigest()[:8]
-    return f"{type(net).__name__} of {sum(t.numel() for t in state.values()):,} numbers ({sizes})"
+    """A network in few words: kind, size, and a hash of its print, its tensors' sizes and dtypes, what is learned."""
+    state = {name: t for name, t in net.state_dict(keep_vars=True).items() if isinstance(t, Tensor)}
+    told = [(name, tuple(t.shape), t.dtype, t.requires_grad) for name, t in state.items()]
+    digest = hashlib.sha256(f"{net!r} {told}".encode()).hexdigest()[:8]
+    return f"{type(net).__name__} of {sum(t.numel() for t in state.values()):,} numbers ({digest})"
 
 
 def world() -> int:
     """Number of processes that learn together (torchrun)."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def alike(*nets: nn.Module, buffers_only: bool = False) -> None:
+    """Give the networks of all processes the first one's tensors."""
+    if world() > 1:
+        for net in nets:
+            for tensor in (*(() if buffers_only else net.parameters()), *net.buffers()):
+                dist.broadcast(tensor.data, 0)
+
+
+def total(count: int, device: torch.device) -> int:
+    """The sum of all processes' counts."""
+    counts = torch.tensor(count, device=device)
+    if world() > 1:
+        dist.all_reduce(counts)
+    return int(counts)
+
+
+def share_gradients(net: nn.Module) -> None:
+    """Sum the gradients of all processes."""
+    if world() > 1:
+        for parameter in net.parameters():
+            if parameter.requires_grad:
+                parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                dist.all_reduce(parameter.grad)
 
 
 def rank() -> int:

@@ -7,7 +7,7 @@ resumes. Shapes are centred grids (N, 1, R, R, R), or items of any other form (N
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Protocol, Self
 
 import torch
@@ -17,38 +17,35 @@ from dnet_lib.errors import ShapeError
 from dnet_lib.langevin import white_noise
 from dnet_lib.priors import Prior
 from dnet_lib.projections import Projection, hidden_voxels, missing_detail
+from dnet_lib.resuming import fingerprint
 from dnet_lib.voxels import check_scale, corrupt, down_scale, fill_hidden, per_item, resample, up_scale
 
 Begun = tuple[Tensor, Projection | None]  #: First shapes of the chains, and what they must keep
 
 
 class Starts(Protocol):
-    """The interface of every start."""
+    """The interface of every start; a class of your own that names it as its base needs `begin` alone."""
 
     def begin(self, observed: Tensor, index: Tensor, generator: torch.Generator | None) -> Begun:
         """First shapes of the chains, centred (M, 1, R, R, R), for a batch `observed` at rows `index` of the data."""
-        ...
+        raise NotImplementedError
 
     def learn(self, revised: Tensor) -> None:
         """Hear the chains' last shapes."""
+        return
+
+    def about(self) -> dict[str, Any]:
+        """What a checkpoint belongs to: of a dataclass, the fields that are plain numbers."""
+        names: list[str] = [field.name for field in fields(self)] if is_dataclass(self) else []
+        return {name: value for name in names if isinstance(value := getattr(self, name), (int, float, str))}
 
     def state_dict(self) -> dict[str, Any]:
         """What must be kept to resume."""
-        ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict()` gave."""
-
-
-class _Stateless:
-    def learn(self, revised: Tensor) -> None:
-        pass
-
-    def state_dict(self) -> dict[str, Any]:
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        pass
+        """Take back what `state_dict()` gave."""
+        return
 
 
 def noise(
@@ -68,7 +65,7 @@ def noise(
 
 
 @dataclass(frozen=True)
-class Noise(_Stateless):
+class Noise(Starts):
     """Fresh white noise at every iteration (short-run, non-persistent chains)."""
 
     num_chains: int
@@ -80,7 +77,7 @@ class Noise(_Stateless):
 
 
 @dataclass(frozen=True, eq=False)
-class Fresh(_Stateless):
+class Fresh(Starts):
     """New draws of a prior at every iteration, such as a `CoarseGaussian`."""
 
     prior: Prior
@@ -89,23 +86,27 @@ class Fresh(_Stateless):
     def begin(self, observed: Tensor, index: Tensor, generator: torch.Generator | None) -> Begun:
         return self.prior.draw(self.num_chains, generator), None
 
+    def about(self) -> dict[str, Any]:
+        tensors, numbers = self.prior.pack() if hasattr(self.prior, "pack") else ({}, {})
+        return super().about() | {"prior": f"{type(self.prior).__name__} {fingerprint(*tensors.values())} {numbers}"}
+
 
 @dataclass(frozen=True)
-class Data(_Stateless):
+class Data(Starts):
     """The observed shapes themselves: contrastive divergence (section 4.1)."""
 
     def begin(self, observed: Tensor, index: Tensor, generator: torch.Generator | None) -> Begun:
         return observed.clone(), None
 
 
-class _Remembered:
+class _Remembered(Starts):
     """Chains that go on where they stopped; the rows `_slots` are those of the iteration under way."""
 
     chains: Tensor
     _slots: Tensor
 
     def __post_init__(self) -> None:
-        self.chains = self.chains.clone()
+        self.chains = self.chains.detach().clone()
 
     def learn(self, revised: Tensor) -> None:
         self.chains[self._slots] = revised
@@ -159,7 +160,7 @@ class PersistentData(_Remembered):
 
 
 @dataclass(frozen=True)
-class Corrupted(_Stateless):
+class Corrupted(Starts):
     """The observed shapes with a share of their voxels hidden, which alone may move: recovery, Algorithm 4.
 
     Masks are fresh at every iteration. Hidden voxels start at the mean of the visible ones of the same shape.
@@ -173,7 +174,7 @@ class Corrupted(_Stateless):
 
 
 @dataclass(frozen=True)
-class LowResolution(_Stateless):
+class LowResolution(Starts):
     """The observed shapes' low-resolution versions, up-scaled; only missing detail may move: Algorithm 5."""
 
     scale: int
@@ -186,7 +187,7 @@ class LowResolution(_Stateless):
 
 
 @dataclass(eq=False)
-class Coarser(_Stateless):
+class Coarser(Starts):
     """Up-scaled samples of the next coarser grid: Algorithm 2. The coarsest grid starts from the observed 1x1x1 means.
 
     All grids have the same scalar voxel mean, so that centred shapes stay centred when they are handed up.

@@ -35,9 +35,13 @@ def check_batch(y: Tensor, *, name: str = "data", resolution: int | None = None)
 
     With `resolution` every axis of its grid must have so many entries.
     """
-    if not isinstance(y, Tensor) or not y.is_floating_point() or y.ndim < 2:
+    if not isinstance(y, Tensor) or not y.is_floating_point():
         found = f"{y.dtype} {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
         raise ShapeError(f"{name} must be a float tensor (N, ...), not {found}: convert with .float()")
+    if y.ndim < 2:
+        raise ShapeError(
+            f"{name} must be a batch (N, ...), not {tuple(y.shape)}: numbers on a line are (N, 1), y[:, None]"
+        )
     if y.numel() == 0:
         raise ShapeError(f"{name} is empty: {tuple(y.shape)}")
     if resolution is not None and any(side != resolution for side in sides(y)):

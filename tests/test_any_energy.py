@@ -190,6 +190,19 @@ def test_an_optimizer_of_the_users_own_follows_the_settings():
     torch.testing.assert_close(net.theta, 0.5 * (POINTS.mean(0) - record.synthesized.mean(0)))
 
 
+def test_parameters_must_be_the_networks_own():
+    net = three_layers()
+    for parameters in (copy.deepcopy(net).parameters(), [{"params": three_layers(width=8).parameters()}]):
+        with pytest.raises(ValueError, match="must be the network's own"):
+            Run.begin(net, Data(), SETTINGS, parameters=parameters)
+    run = Run.begin(net, Data(), SETTINGS, parameters=net[4].weight)
+    (before, rest), limit = (net[4].weight.clone(), net[0].weight.clone()), replace(SETTINGS, max_gradient=1e-3)
+    record = next(learn(run, POINTS, limit))
+    size = net[4].weight.grad.norm().item()
+    assert record.learning_gradient > 1e-3 and size == pytest.approx(1e-3, rel=1e-2), "clipped by what is not learned"
+    assert not torch.equal(net[4].weight, before) and torch.equal(net[0].weight, rest)
+
+
 # -- what it reads of a network, and what it refuses -------------------------------------------------------------------
 
 
@@ -205,7 +218,7 @@ def test_bounds_are_read_where_they_are():
     [
         (lambda: nn.Linear(2, 1), POINTS, r"must map \(15, 2\) to \(15,\), but this one returned \(15, 1\)"),
         (Signal, signals(side=32), r"must be 64\^1 voxels, not 32\^1"),
-        (three_layers, POINTS[:, 0], r"must be a float tensor \(N, \.\.\.\)"),
+        (three_layers, POINTS[:, 0], r"must be a batch \(N, \.\.\.\), not \(200,\): numbers on a line are \(N, 1\)"),
         (three_layers, POINTS.long(), "int64"),
         (three_layers, POINTS / 0, "NaN or infinite"),
         (three_layers, POINTS[:0], "is empty"),
@@ -224,14 +237,18 @@ def test_two_processes_learn_points_as_torchrun_starts_them(tmp_path):
 import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
 import torch, torch.distributed as dist
 from problems import equal, ring, seeded, three_layers
-from dnet_lib import Persistent, Run, Settings, learn, noise
+from dnet_lib import Persistent, Run, Settings, Teaching, learn, noise
 torch.set_num_threads(1)
 dist.init_process_group("gloo")
 rank = dist.get_rank()
 settings = Settings(6, 3, 0.02, batch_size=20, average=0.9)
 data = ring(seed=10 * rank)
+def own():
+    net = three_layers()
+    torch.nn.init.normal_(net[0].weight, generator=seeded(100 + rank))  # as unseeded networks begin: each its own
+    return net
 def begin():
-    return Run.begin(three_layers(), Persistent(noise(15 + rank, (2,), generator=seeded(rank))), settings, seed=2)
+    return Run.begin(own(), Persistent(noise(15 + rank, (2,), generator=seeded(rank))), settings, seed=2)
 whole = begin()
 values = [r.value for r in learn(whole, data, settings)]
 cut = learn(begin(), data, settings, checkpoint={str(tmp_path / "run.pt")!r}, save_every=2)
@@ -239,6 +256,12 @@ cut = learn(begin(), data, settings, checkpoint={str(tmp_path / "run.pt")!r}, sa
 again = begin()
 list(learn(again, data, settings, checkpoint={str(tmp_path / "run.pt")!r}, save_every=2))
 assert equal(again.state_dict(), whole.state_dict())
+student = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 2))
+student.latent = 3
+torch.nn.init.normal_(student[0].weight, generator=seeded(200 + rank))
+lesson = Run.begin(own(), Teaching.begin_with(student, num_chains=12 + 3 * rank), settings, seed=2)
+values += [r.value for r in learn(lesson, data, settings)]
+torch.save([values, student.state_dict(), lesson.net.state_dict()], f"{tmp_path}/student{{rank}}")
 torch.save([values, whole.net.state_dict()], f"{tmp_path}/found{{rank}}")
 dist.destroy_process_group()
 """
@@ -246,7 +269,8 @@ dist.destroy_process_group()
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run([*command, tmp_path / "both.py"], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert equal(*(torch.load(tmp_path / f"found{rank}") for rank in (0, 1)))
+    for what in ("found", "student"):
+        assert equal(*(torch.load(tmp_path / f"{what}{rank}") for rank in (0, 1))), what
 
 
 @pytest.mark.slow

@@ -6,14 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
 import pytest
+from problems import is_gone, until
 
 ROOT = Path(__file__).parent.parent
 pytest.importorskip("jupyter_cache", reason="the book's requirements are not installed")
@@ -84,13 +83,6 @@ def book(tmp_path: Path) -> Book:
     (tmp_path / "library" / "__init__.py").write_text("number = 1\n")
     (tmp_path / "library" / "results" / "table.json").write_text("[1]")
     return Book(tmp_path)
-
-
-def wait(true: Callable[[], bool], seconds: float = 120) -> bool:
-    end = time.monotonic() + seconds
-    while not true() and time.monotonic() < end:
-        time.sleep(0.05)
-    return true()
 
 
 def texts(notebook: nbformat.NotebookNode) -> str:
@@ -193,25 +185,17 @@ def test_a_chapter_that_changes_while_it_runs_is_not_stored(book: Book, capsys):
 SLOW = "import os, pathlib, time; pathlib.Path({!r}).write_text(str(os.getpid())); time.sleep(300)"
 
 
-def is_gone(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return Path(f"/proc/{pid}/stat").exists() and ") Z " in Path(f"/proc/{pid}/stat").read_text()
-
-
 @pytest.mark.parametrize("way", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "Ctrl-C"])
 def test_a_build_that_was_stopped_goes_on_where_it_was(book: Book, way: signal.Signals):
     pid = book.folder / "pid"
     book.write("one", "print('quick')")
     book.write("two", SLOW.format(str(pid)))
     building = book.start()
-    assert wait(lambda: bool(book.results("one")) and pid.exists() and pid.read_text() != "")
+    assert until(lambda: bool(book.results("one")) and pid.exists() and pid.read_text() != "")
     building.send_signal(way)
     said = building.communicate(timeout=60)[1]
     assert building.returncode != 0 and ("Interrupted" in said) == (way == signal.SIGINT), said
-    assert wait(lambda: is_gone(int(pid.read_text())), 30), "the kernel outlives the build"
+    assert until(lambda: is_gone(int(pid.read_text())), 30), "the kernel outlives the build"
     (result,) = book.results()
     json.loads(result.read_text())
     book.write("two", "print('quick, too')")
@@ -225,10 +209,10 @@ def test_a_process_ends_with_the_one_that_started_it(tmp_path: Path):
     env = {**os.environ, "PYTHONPATH": str(ROOT / "book")}
     make = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
     parent = subprocess.Popen([sys.executable, "-c", make], env=env)
-    assert wait(lambda: pid.exists() and pid.read_text() != "")
+    assert until(lambda: pid.exists() and pid.read_text() != "")
     parent.kill()
     parent.wait()
-    assert wait(lambda: is_gone(int(pid.read_text())), 30)
+    assert until(lambda: is_gone(int(pid.read_text())), 30)
 
 
 def test_the_longest_chapters_begin_first_and_one_that_never_ran_before_them(book: Book):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 CHAPTERS = sorted((ROOT / "book").glob("*.ipynb"))
+PAGES = sorted((ROOT / "book").glob("*.md"))
 REFERENCES = ROOT / "tests" / "chapters" / "reference"
 EXPECTED = json.loads((ROOT / "tests" / "chapters" / "expected.json").read_text())
 
@@ -41,6 +43,15 @@ def test_every_chapter_has_a_reference():
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda c: c.stem)
 def test_reference_is_of_this_chapter(chapter):
     assert code(chapter) == code(REFERENCES / chapter.name), "run `make references` and read what changed"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+def test_chapters_teach_with_the_library_and_leave_reproduce_to_the_command_line(page):
+    """Neither cells nor solutions import it."""
+    text = page.read_text()
+    assert not re.search(r"(from|import)\s+dnet_lib\.reproduce", text)
+    for names in re.findall(r"from dnet_lib import (\([^)]*\)|.*)", text):
+        assert not re.search(r"\breproduce\b", names)
 
 
 @pytest.fixture(scope="session")

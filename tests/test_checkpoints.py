@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from problems import equal, seeded
 from safetensors.torch import load_file, save_file
-from test_learning import equal
 
 import dnet_lib.checkpoints
 from dnet_lib import (
@@ -36,10 +36,6 @@ from dnet_lib.pretrained import Chain, Expanded
 from dnet_lib.priors import CoarseGaussian, Histogram
 from dnet_lib.resuming import write_state
 from dnet_lib.starts import Noise
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def model(start: bool | int = True, chain: Chain | None = None, **architecture) -> Pretrained:

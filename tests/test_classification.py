@@ -3,15 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from problems import TINY, seeded
 
-from dnet_lib import Architecture, DescriptorNet, load_results, load_shapes, save_model
+from dnet_lib import DescriptorNet, load_results, load_shapes, save_model
 from dnet_lib.errors import CheckpointError
 from dnet_lib.features import labelled
 from dnet_lib.pretrained import Chain, Pretrained
 from dnet_lib.reproduce import classification, workplace
 from dnet_lib.reproduce.workplace import Workplace
-
-TINY = Architecture(16, ((8, 6, 2), (8, 4, 2)))
 
 
 def test_labelled_rows_are_a_share_of_each_category_and_two_at_least():
@@ -27,7 +26,7 @@ def test_the_results_of_a_tiny_network(tmp_path, monkeypatch):
     monkeypatch.setattr(classification, "SHARES", (0.02, 1.0))
     monkeypatch.setattr(classification, "DRAWS", 2)
     monkeypatch.setattr(workplace, "load_shapes", lambda name, category, split, resolution: small(split))
-    net = DescriptorNet(TINY, generator=torch.Generator().manual_seed(1))
+    net = DescriptorNet(TINY, generator=seeded(1))
     save_model(tmp_path / "synthesis" / "all.safetensors", Pretrained(net, 0.1, None, Chain(4, 0.02), {}))
     classification.reproduce(Workplace("furniture", weights=tmp_path, results=tmp_path))
     facts = load_results("classification", folder=tmp_path)["all"]

@@ -6,12 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from problems import at, drawn, seeded, small_model
 from scipy.ndimage import gaussian_filter
 
 from dnet_lib import (
     Architecture,
-    DescriptorNet,
-    Pretrained,
     Settings,
     ShapeError,
     down_scale,
@@ -27,33 +26,17 @@ from dnet_lib.baselines import Denoiser, LocalMean, NearestShape, TrainingMean
 from dnet_lib.baselines.denoiser import AutoEncoder, learn_to_denoise, load_denoiser, save_denoiser
 from dnet_lib.errors import CheckpointError
 from dnet_lib.presets import FULL, SUPER
-from dnet_lib.pretrained import Chain
 from dnet_lib.reproduce import __main__ as command
 from dnet_lib.reproduce.drive import evaluate, train
 from dnet_lib.reproduce.experiments import EXPERIMENTS
-from dnet_lib.reproduce.workplace import Workplace
 from dnet_lib.starts import Corrupted, LowResolution
 from dnet_lib.voxels import KINDS, corrupt, fill_hidden, flip, hide
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def binary(n: int = 6, side: int = 8, share: float = 0.3) -> torch.Tensor:
-    return (torch.rand(n, 1, side, side, side, generator=seeded(3)) < share).float()
-
-
-def model(side: int = 8) -> Pretrained:
-    net = DescriptorNet(Architecture(side, ((4, 4, 2),), "silu"), weight_std=0.1, generator=seeded())
-    return Pretrained(net, 0.25, None, Chain(4, 0.2), {})
-
 
 # -- what is hidden ----------------------------------------------------------------------------------------------------
 
 
 def test_hidden_voxels_are_filled_with_the_mean_of_the_visible_ones_and_never_read():
-    y, hidden = binary(), torch.rand(6, 1, 8, 8, 8, generator=seeded()) < 0.7
+    y, hidden = drawn(6, 8, 0.3), torch.rand(6, 1, 8, 8, 8, generator=seeded()) < 0.7
     filled = fill_hidden(y.masked_fill(hidden, math.nan), hidden)
     assert torch.equal(filled[~hidden], y[~hidden])
     for own, before, mask in zip(filled, y, hidden, strict=True):
@@ -64,7 +47,7 @@ def test_hidden_voxels_are_filled_with_the_mean_of_the_visible_ones_and_never_re
 
 
 def test_half_a_shape_is_behind_a_plane():
-    hidden = hide(binary(60), "half", generator=seeded())
+    hidden = hide(drawn(60, 8, 0.3), "half", generator=seeded())
     seen = set()
     for mask in hidden[:, 0]:
         assert mask.sum() == 256
@@ -76,7 +59,7 @@ def test_half_a_shape_is_behind_a_plane():
 
 
 def test_a_missing_cube_is_a_cube_anywhere_in_the_grid():
-    hidden = hide(binary(80), "cube", generator=seeded())
+    hidden = hide(drawn(80, 8, 0.3), "cube", generator=seeded())
     corners = set()
     for mask in hidden[:, 0]:
         places = mask.nonzero()
@@ -97,7 +80,7 @@ def test_one_view_hides_what_lies_behind_the_first_full_voxel():
 
 
 def test_flips_change_exactly_their_share():
-    y = binary()
+    y = drawn(6, 8, 0.3)
     changed = (flip(y, 0.25, generator=seeded()) - y).abs()
     assert set(changed.unique().tolist()) == {0.0, 1.0} and (changed.flatten(1).sum(1) == 128).all()
 
@@ -106,7 +89,7 @@ def test_flips_change_exactly_their_share():
 
 
 def test_corrupted_starts_move_only_what_is_hidden_and_hide_anew_each_time():
-    y, start, random = binary(), Corrupted(0.7), seeded()
+    y, start, random = drawn(6, 8, 0.3), Corrupted(0.7), seeded()
     first, projection = start.begin(y, torch.arange(6), random)
     moved = projection(torch.ones_like(y)).bool()
     assert (moved.flatten(1).sum(1) == round(0.7 * 512)).all()
@@ -116,7 +99,7 @@ def test_corrupted_starts_move_only_what_is_hidden_and_hide_anew_each_time():
 
 
 def test_low_resolution_starts_keep_block_means():
-    y = binary()
+    y = drawn(6, 8, 0.3)
     first, projection = LowResolution(4).begin(y, torch.arange(6), None)
     assert torch.equal(first, up_scale(down_scale(y, 4), 4))
     delta = torch.randn(y.shape, generator=seeded())
@@ -129,33 +112,33 @@ def test_low_resolution_starts_keep_block_means():
 
 
 def test_a_model_recovers_without_looking_and_leaves_the_visible_alone():
-    y = binary()
+    y = drawn(6, 8, 0.3)
     _, hidden = corrupt(y, 0.7, generator=seeded())
     blind = y.masked_fill(hidden, math.nan)
-    recovered = model().recover(blind, hidden)
-    assert torch.equal(recovered, model().recover(y, hidden))
+    recovered = small_model().recover(blind, hidden)
+    assert torch.equal(recovered, small_model().recover(y, hidden))
     assert torch.equal(recovered[~hidden], y[~hidden])
     assert recovered.isfinite().all() and (recovered - fill_hidden(y, hidden))[hidden].abs().mean() > 0.01
     with pytest.raises(ShapeError, match="NaN"):
-        model().recover(torch.full_like(y, math.nan), hidden)
+        small_model().recover(torch.full_like(y, math.nan), hidden)
 
 
 @pytest.mark.parametrize("scale", [2, 4])
 def test_a_models_super_resolution_keeps_the_low_resolution_to_float_precision(scale):
-    coarse = down_scale(binary(), scale)
-    fine = model().super_resolve(coarse)
+    coarse = down_scale(drawn(6, 8, 0.3), scale)
+    fine = small_model().super_resolve(coarse)
     assert (down_scale(fine, scale) - coarse).abs().max() < 1e-6
     assert (fine - up_scale(coarse, scale)).abs().mean() > 1e-3
     with pytest.raises(ShapeError, match=r"cannot be expanded to this model's 8\^3"):
-        model().super_resolve(torch.zeros(1, 1, 3, 3, 3))
+        small_model().super_resolve(torch.zeros(1, 1, 3, 3, 3))
 
 
 def test_half_precision_costs_half_the_bytes_and_little_else(tmp_path):
     for half in (False, True):
-        save_model(tmp_path / f"{half}.safetensors", model(), half=half)
+        save_model(tmp_path / f"{half}.safetensors", small_model(), half=half)
     whole, half = (load_model(tmp_path / f"{half}.safetensors") for half in (False, True))
     assert all(p.dtype == torch.float32 for p in half.net.parameters())
-    y = binary() - 0.25
+    y = drawn(6, 8, 0.3) - 0.25
     assert 0 < (whole.score(y) - half.score(y)).abs().max() < 1e-2 * whole.score(y).abs().max()
 
 
@@ -163,7 +146,7 @@ def test_half_precision_costs_half_the_bytes_and_little_else(tmp_path):
 
 
 def test_the_local_mean_is_a_truncated_gaussian_filter():
-    y, hidden = binary(2), torch.rand(2, 1, 8, 8, 8, generator=seeded()) < 0.7
+    y, hidden = drawn(2, 8, 0.3), torch.rand(2, 1, 8, 8, 8, generator=seeded()) < 0.7
     found = LocalMean.fit(y).recover(y.masked_fill(hidden, math.nan), hidden)
     for own, before, mask in zip(found[:, 0].numpy(), y[:, 0].numpy(), hidden[:, 0].numpy(), strict=True):
         options = {"sigma": 0.8, "mode": "constant", "radius": 2}
@@ -185,7 +168,7 @@ def test_the_training_mean_asks_the_majority():
 
 
 def test_the_nearest_shape_agrees_with_a_loop_over_visible_voxels():
-    shapes, y = binary(20), binary(26)[20:]
+    shapes, y = drawn(20, 8, 0.3), drawn(26, 8, 0.3)[20:]
     _, hidden = corrupt(y, 0.7, generator=seeded())
     found = NearestShape.fit(shapes).recover(y.masked_fill(hidden, math.nan), hidden)
     for own, before, mask in zip(found, y, hidden, strict=True):
@@ -230,12 +213,6 @@ def test_the_denoiser_learns_resumes_and_comes_back(tmp_path):
 
 TINY = Settings(num_iterations=12, num_steps=3, step_size=0.2, temperature=0.0, batch_size=8, average=0.9)
 RECOVERY = replace(FULL, architecture=Architecture(16, ((8, 4, 2), (8, 4, 2)), "silu"), settings=TINY, first=TINY)
-
-
-def at(folder, **changes) -> Workplace:
-    return Workplace(
-        **{"data": "furniture", **{name: folder / name for name in ("runs", "weights", "results")}, **changes}
-    )
 
 
 def test_recovery_is_learned_for_all_then_for_one_and_judged_with_its_baselines(tmp_path):

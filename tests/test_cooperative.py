@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from test_learning import equal, told
+from problems import drawn, equal, seeded, small_net, told
 
 from dnet_lib import Architecture, DescriptorNet, Run, Settings, learn, sample
 from dnet_lib.cooperative import Teaching
@@ -16,20 +16,11 @@ from dnet_lib.resuming import read_state
 CENTRE = 0.37
 
 
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def generator_net(batch_norm: bool = True, seed: int = 0) -> GeneratorNet:
     return GeneratorNet(Layout(4, 3, (6, 4), (1, 2, 2), 3, batch_norm), generator=seeded(seed))
 
 
-def descriptor(std: float = 0.05) -> DescriptorNet:
-    layers = ((4, 3, 2), (4, 2, 1))
-    return DescriptorNet(Architecture(4, layers, activation="silu"), weight_std=std, generator=seeded())
-
-
-DATA = (torch.rand(6, 1, 4, 4, 4, generator=seeded(8)) < 0.4).float() - CENTRE
+DATA = drawn(6, 4, 0.4) - CENTRE
 SETTINGS = Settings(num_iterations=8, num_steps=3, step_size=0.02, batch_size=4, learning_rate=0.01, average=0.9)
 
 
@@ -42,7 +33,7 @@ def teaching(net: GeneratorNet | None = None, sigma: float = 0.1, rate: float | 
 
 
 def taught(settings: Settings = SETTINGS) -> Run:
-    return Run.begin(descriptor(), teaching(), settings, seed=4)
+    return Run.begin(small_net(), teaching(), settings, seed=4)
 
 
 @pytest.mark.parametrize("sigma", [0.0, 0.2])
@@ -70,8 +61,8 @@ def test_an_iteration_is_algorithm_3_written_out(batch_norm):
     """Z, g(Z), the chain, eq. (8) for the descriptor, eq. (22) by hand for the generator; three times over."""
     settings = Settings(num_iterations=3, num_steps=3, step_size=0.02, batch_size=4, learning_rate=0.01, fast=False)
     start = teaching(generator_net(batch_norm), 0.1, rate=0.003)
-    run = Run.begin(descriptor(), start, settings, seed=4)
-    ours, theirs = Run.begin(descriptor(), start, settings, seed=4), generator_net(batch_norm)
+    run = Run.begin(small_net(), start, settings, seed=4)
+    ours, theirs = Run.begin(small_net(), start, settings, seed=4), generator_net(batch_norm)
     for record in learn(run, DATA, settings):
         observed = DATA[ours.next_batch(6, 4)]
         z = torch.randn(5, 3, generator=ours.generator)
@@ -95,7 +86,7 @@ def test_an_iteration_is_algorithm_3_written_out(batch_norm):
 def test_a_teacher_that_revises_nothing_teaches_nothing():
     still = Settings(num_iterations=20, num_steps=3, step_size=1e-12, temperature=0.0, batch_size=4)
     start = teaching(generator_net(batch_norm=False), 0.0, rate=0.1)
-    list(learn(Run.begin(descriptor(), start, still), DATA, still))
+    list(learn(Run.begin(small_net(), start, still), DATA, still))
     assert start.loss.item() < 1e-10
     fresh = generator_net(batch_norm=False).state_dict()
     torch.testing.assert_close(start.proposals.net.state_dict(), fresh, rtol=0, atol=1e-6)
@@ -164,7 +155,7 @@ def test_a_state_is_a_copy_and_can_be_restored():
 def test_a_checkpoint_of_another_generator_is_named(tmp_path):
     path = tmp_path / "mine.pt"
     list(learn(taught(), DATA, SETTINGS, checkpoint=path))
-    other = Run.begin(descriptor(), teaching(generator_net(batch_norm=False)), SETTINGS)
+    other = Run.begin(small_net(), teaching(generator_net(batch_norm=False)), SETTINGS)
     with pytest.raises(ValueError, match=r"mine\.pt is the checkpoint of another run"):
         next(learn(other, DATA, SETTINGS, checkpoint=path))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_data_prep_mesh import box, off_text
+from problems import box, off_text
 
 from data_prep import CATEGORIES, furniture, make_furniture, read_archive
 from data_prep.__main__ import main

@@ -10,28 +10,13 @@ import pytest
 import scipy.io
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from problems import QUADS, box, off_text
 from scipy import ndimage
 
 from data_prep import MeshError, load_off, voxelize, voxelizer
 
 REAL = os.environ.get("DNET_TEST_DATA")
 needs_real_data = pytest.mark.skipif(not REAL, reason="DNET_TEST_DATA names no folder with real meshes and grids")
-
-QUADS = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)]
-
-
-def box(x=1.0, y=1.0, z=1.0, lid=True):
-    """A box with a corner at the origin; its last two triangles are the lid."""
-    vertices = np.array([(i * x, j * y, k * z) for i in (0, 1) for j in (0, 1) for k in (0, 1)], float)
-    faces = np.array([t for a, b, c, d in QUADS for t in ((a, b, c), (a, c, d))])
-    return vertices, faces if lid else faces[:-2]
-
-
-def off_text(vertices, faces, head="OFF\n"):
-    lines = [" ".join(map(repr, map(float, v))) for v in vertices] + [
-        f"{len(f)} {' '.join(map(str, f))}" for f in faces
-    ]
-    return f"{head}{len(vertices)} {len(faces)} 0\n" + "\n".join(lines) + "\n"
 
 
 def plain_surface(vertices, faces, n, turn):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_data_prep_mesh import box, off_text
+from problems import box, is_gone, off_text, until
 
 from data_prep import CATEGORIES, ArchiveError, modelnet10, read_archive, voxelize
 from data_prep.modelnet10 import Recipe, download, fetch_zip, find_meshes, voxelize_zip
@@ -259,11 +259,7 @@ def test_workers_end_with_their_parent(tmp_path):
     }
     process.kill()
     process.wait()
-    deadline = time.monotonic() + 20
-    while children and time.monotonic() < deadline:
-        children = {pid for pid in children if Path(f"/proc/{pid}").exists()}
-        time.sleep(0.05)
-    assert not children
+    assert children and until(lambda: all(map(is_gone, children)))
 
 
 def parent_of(pid):

@@ -7,12 +7,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from problems import seeded
 
 from dnet_lib import GaussianEnergy, effective_sample_size, langevin, split_rhat
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def autoregressive(rho: float, steps: int, chains: int, seed: int = 0) -> torch.Tensor:

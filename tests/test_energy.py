@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from problems import seeded
 
 from dnet_lib import Architecture, DescriptorNet, GaussianEnergy, MixtureEnergy, ShapeError, hopfield_residual
 from dnet_lib.energy import SameConv3d, energy_and_gradient
@@ -16,7 +17,7 @@ SMALL = Architecture(6, ((5, 4, 2), (4, 3, 1)), activation="silu")
 
 
 def small(architecture: Architecture = SMALL, std: float = 0.2, seed: int = 0, **options) -> DescriptorNet:
-    return DescriptorNet(architecture, weight_std=std, generator=torch.Generator().manual_seed(seed), **options)
+    return DescriptorNet(architecture, weight_std=std, generator=seeded(seed), **options)
 
 
 def same_conv3d(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, stride: int) -> torch.Tensor:
@@ -66,7 +67,7 @@ def test_same_conv3d_by_a_loop_over_voxels():
 
 
 def test_the_papers_network():
-    net = DescriptorNet.paper(generator=torch.Generator().manual_seed(0))
+    net = DescriptorNet.paper(generator=seeded(0))
     assert sum(p.numel() for p in net.parameters()) == 5_161_101
     assert [layer.out_resolution for layer in net.layers] == [11, 6]
     assert [(layer.before, layer.after) for layer in net.layers] == [(7, 7), (2, 3)]
@@ -186,7 +187,7 @@ def test_weights_come_from_the_generator_alone():
     torch.manual_seed(5)
     before = torch.random.get_rng_state()
     one, two, three = (small(seed=seed) for seed in (1, 1, 2))
-    y = torch.randn(1, 1, 6, 6, 6, generator=torch.Generator().manual_seed(0))
+    y = torch.randn(1, 1, 6, 6, 6, generator=seeded(0))
     assert torch.equal(one.energy(y), two.energy(y)) and not torch.equal(one.energy(y), three.energy(y))
     weights, others = (torch.cat([p.flatten() for p in net.parameters()]) for net in (one, three))
     assert abs(torch.corrcoef(torch.stack([weights, others]))[0, 1]) < 5 / math.sqrt(len(weights))  # 5 sigma

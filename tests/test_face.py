@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 import torch
-from problems import equal, seeded, told
+from problems import drawn, equal, seeded, told
 from torch.utils.data import DataLoader
 
 import dnet_lib
@@ -32,7 +32,7 @@ from dnet_lib import (
 )
 from dnet_lib.fast import FrozenNet
 
-DATA = (torch.rand(10, 1, 8, 8, 8, generator=seeded(8)) < 0.3).float() - 0.3
+DATA = drawn(10, 8, 0.3) - 0.3
 Y = torch.randn(4, 1, 8, 8, 8, generator=seeded(1))
 SETTINGS = Settings(3, 3, 0.02, batch_size=4, average=0.9)
 CHAIN = {"num_steps": 5, "step_size": 0.02}

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from problems import seeded
 
 from dnet_lib import (
     Architecture,
@@ -37,7 +38,7 @@ from dnet_lib.starts import Persistent, noise
 
 def network(architecture: Architecture, seed: int = 0) -> DescriptorNet:
     """A network whose units are all of the size 1, so that no layer hides another's errors."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     net = DescriptorNet(architecture, generator=generator)
     with torch.no_grad():
         for conv in net.convolutions:
@@ -82,7 +83,7 @@ layers = st.lists(st.tuples(st.integers(1, 20), st.integers(1, 16), st.integers(
 def test_the_gradient_equals_float64(side, layers, chains, pick):
     """Whatever algorithms are chosen, by the count (pick -1) or at random."""
     net = network(Architecture(side, tuple(layers), s=None, bounds=(-1.0, 1.0)))
-    y = torch.rand(chains, 1, *[side] * 3, generator=torch.Generator().manual_seed(chains)) - 0.5
+    y = torch.rand(chains, 1, *[side] * 3, generator=seeded(chains)) - 0.5
     possible = [candidates(geometry(conv)) for conv in net.convolutions]
     choices = None if pick < 0 else [some[(pick + k) % len(some)] for k, some in enumerate(possible)]
     assert gradient_error(net, y, FrozenNet(net, num_chains=chains, choices=choices)) < 1e-4
@@ -134,7 +135,7 @@ def test_the_algorithms_are_exact_in_one_dimension(method):
 def test_trained_weights():
     """The shipped networks, on shapes as their chains see them, whatever the algorithm."""
     model = load_pretrained("synthesis/toilet")
-    y = model.sample(2, generator=torch.Generator().manual_seed(0)) - model.mean
+    y = model.sample(2, generator=seeded(0)) - model.mean
     exact = copy.deepcopy(model.net).double()
     decoded = y.double() / model.net.architecture.s**2 - energy_and_gradient(y.double(), exact)[1]
     for method in (*METHODS, None):
@@ -226,7 +227,7 @@ def test_evaluating_and_moving_shapes_does_not_make_it_stale():
 def test_sample_takes_it_by_itself_and_agrees(metropolis, projected, monkeypatch):
     """A smooth network, so that rounding cannot flip a rectified unit; 30 steps, the same noise."""
     net = network(Architecture(32, ((32, 16, 3), (20, 6, 2)), activation="silu"))
-    y = 0.5 * torch.randn(3, 1, 32, 32, 32, generator=torch.Generator().manual_seed(1))
+    y = 0.5 * torch.randn(3, 1, 32, 32, 32, generator=seeded(1))
     made = []
     monkeypatch.setattr(frozen_room, "FrozenNet", lambda *a, **k: made.append(FrozenNet(*a, **k)) or made[-1])
     options = {
@@ -252,7 +253,7 @@ def test_acceptance_is_unchanged():
     y = 0.5 * torch.randn(8, 1, 16, 16, 16)
     rates = []
     for energy in (net, frozen):
-        _, info = langevin_step(y, energy, step_size=0.002, metropolis=True, generator=torch.Generator().manual_seed(0))
+        _, info = langevin_step(y, energy, step_size=0.002, metropolis=True, generator=seeded(0))
         rates.append(info.log_acceptance)
     assert 0.05 < rates[0].exp().clamp(max=1).mean() < 0.99
     torch.testing.assert_close(*rates, rtol=1e-2, atol=1e-2)
@@ -271,10 +272,8 @@ def test_a_thousand_steps_have_the_same_moments():
     numbers = []
     for energy in (net, frozen):
         seen = []
-        start = 0.5 * torch.randn(64, 1, 10, 10, 10, generator=torch.Generator().manual_seed(0))
-        for step, (y, info) in enumerate(
-            langevin(start, energy, num_steps=1000, step_size=0.05, generator=torch.Generator().manual_seed(1))
-        ):
+        start = 0.5 * torch.randn(64, 1, 10, 10, 10, generator=seeded(0))
+        for step, (y, info) in enumerate(langevin(start, energy, num_steps=1000, step_size=0.05, generator=seeded(1))):
             if step >= 500:
                 seen.append(torch.stack([info.energy, y.flatten(1).mean(1), y.flatten(1).square().mean(1)]))
         numbers.append(torch.stack(seen).mean(0))  # (3, chains)
@@ -305,8 +304,8 @@ def test_learning_on_both_paths_and_resumed(tmp_path):
     architecture = Architecture(16, ((16, 8, 2), (20, 4, 2)), activation="silu")
 
     def run(way, iterations, file=None):
-        net = DescriptorNet(architecture, generator=torch.Generator().manual_seed(0))
-        starts = Persistent(noise(6, 16, generator=torch.Generator().manual_seed(1)))
+        net = DescriptorNet(architecture, generator=seeded(0))
+        starts = Persistent(noise(6, 16, generator=seeded(1)))
         settings = Settings(iterations, num_steps=5, step_size=0.01, batch_size=8, fast=way, average=0.5)
         began = Run.begin(net, starts, settings, seed=3)
         return began, list(learn(began, shapes, settings, checkpoint=file, save_every=2))
@@ -364,3 +363,41 @@ def test_any_device():
     assert e.device.type == g.device.type == "meta" and g.shape == y.shape
     _, gradients = frozen.learning_gradient(y, torch.empty(3, device="meta"), torch.empty(3, device="meta"))
     assert all(gradients[name].shape == p.shape for name, p in net.named_parameters())
+
+
+def hooked(net: DescriptorNet) -> None:
+    net.register_forward_hook(lambda module, inputs, output: 3 * output)
+
+
+def hooked_inside(net: DescriptorNet) -> None:
+    net.layers[0].register_forward_hook(lambda module, inputs, output: 0 * output)
+
+
+def parametrized(net: DescriptorNet) -> None:
+    torch.nn.utils.parametrizations.weight_norm(net.layers[1])
+
+
+class Scaled(DescriptorNet):
+    """Another energy with the same weights."""
+
+    def energy(self, y):
+        return 2 * super().energy(y)
+
+    forward = energy
+
+
+@pytest.mark.parametrize("change", [hooked, hooked_inside, parametrized])
+def test_a_network_that_does_not_compute_what_its_weights_say_is_not_frozen(change):
+    net, y = network(Architecture(32, ((32, 16, 3), (20, 6, 2)))), torch.randn(8, 1, 32, 32, 32)
+    assert isinstance(freeze(net, y, num_steps=20), FrozenNet), "it would be frozen as it is"
+    change(net)
+    assert freeze(net, y, num_steps=20) is net
+    with pytest.raises(ShapeError, match="no hooks, no parametrizations"):
+        freeze(net, y, num_steps=20, fast=True)
+
+
+def test_a_subclass_with_another_energy_is_not_frozen():
+    net, y = Scaled(SMALL), torch.randn(2, 1, 12, 12, 12)
+    assert freeze(net, y, num_steps=20) is net
+    with pytest.raises(ShapeError, match="not this Scaled"):
+        freeze(net, y, num_steps=20, fast=True)

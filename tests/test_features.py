@@ -4,19 +4,20 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from problems import seeded
 
 from dnet_lib import DescriptorNet, ShapeError
 from dnet_lib.features import choose, features, logistic_regression
 
 
 def test_the_paper_network_gives_8100_features():
-    net = DescriptorNet.paper(generator=torch.Generator().manual_seed(0))
+    net = DescriptorNet.paper(generator=seeded(0))
     assert features(net, torch.zeros(1, 1, 32, 32, 32)).shape == (1, 8100)
 
 
 def test_features_are_the_largest_value_of_each_window():
-    net = DescriptorNet.compact(16, generator=torch.Generator().manual_seed(0))
-    y = torch.rand(3, 1, 16, 16, 16, generator=torch.Generator().manual_seed(1))
+    net = DescriptorNet.compact(16, generator=seeded(0))
+    y = torch.rand(3, 1, 16, 16, 16, generator=seeded(1))
     first, second = net.hidden(y)
     found = features(net, y, batch_size=2)
     c = first.shape[1]

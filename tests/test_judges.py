@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from problems import drawn, seeded
 
 from dnet_lib import load_results, load_shapes
 from dnet_lib.checkpoints import WEIGHTS
@@ -24,10 +25,6 @@ from dnet_lib.judges import (
     vary,
 )
 from dnet_lib.voxels import ShapeError
-
-
-def random(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def a_box() -> torch.Tensor:
@@ -61,7 +58,7 @@ def test_opposite_views_see_opposite_faces():
 def test_a_judge_does_not_care_for_quarter_turns(name):
     torch.manual_seed(0)
     judge = Judge(name, NETS[name](10).eval(), tuple("abcdefghij"), 1.0, {})
-    y = (torch.rand(2, 1, 32, 32, 32, generator=random()) < 0.1).float()
+    y = drawn(2, 32, 0.1)
     p = judge.probabilities(y)
     assert p.shape == (2, 10)
     assert torch.allclose(p.sum(1), torch.ones(2), atol=1e-5)
@@ -71,7 +68,7 @@ def test_a_judge_does_not_care_for_quarter_turns(name):
 def test_a_judge_thresholds_at_a_half_and_does_not_depend_on_batches():
     torch.manual_seed(0)
     judge = Judge("views", ViewNet().eval(), tuple("abcdefghij"), 1.0, {})
-    y = torch.rand(5, 1, 32, 32, 32, generator=random())
+    y = torch.rand(5, 1, 32, 32, 32, generator=seeded())
     assert torch.equal(judge.logits(y), judge.logits((y > 0.5).float()))
     assert torch.allclose(judge.logits(y), judge.logits(y, batch_size=2), atol=1e-5)
 
@@ -91,37 +88,37 @@ def test_a_judge_refuses_what_it_cannot_see(bad):
 
 def test_varied_shapes_are_binary_and_of_about_their_size():
     y = load_shapes("furniture", "chair").voxels[:16]
-    varied = vary(y, random())
+    varied = vary(y, seeded())
     assert varied.shape == y.shape
     assert set(varied.unique().tolist()) == {0.0, 1.0}
     assert 0.3 < varied.mean() / y.mean() < 1.7
-    assert torch.equal(varied, vary(y, random()))
-    assert not torch.equal(varied, vary(y, random(1)))
+    assert torch.equal(varied, vary(y, seeded()))
+    assert not torch.equal(varied, vary(y, seeded(1)))
 
 
 def test_variations_keep_up_and_include_plain_quarter_turns():
     """A tall thin pole stays upright; of a solid box some variations are exactly a quarter-turn, mirrored or not."""
     pole = torch.zeros(24, 1, 16, 16, 16)
     pole[:, :, 6:10, 6:10, 2:14] = 1
-    varied = vary(pole, random())
+    varied = vary(pole, seeded())
     extent = [varied.amax(tuple({1, 2, 3, 4} - {axis})).sum(1) for axis in (2, 3, 4)]
     assert bool((extent[2] > extent[0]).all()) and bool((extent[2] > extent[1]).all())
     box = a_box().repeat(60, 1, 1, 1, 1)
     exact = [torch.rot90(mirrored, k, (2, 3)) for mirrored in (box[0], box[0].flip(2)) for k in range(4)]
-    found = sum(any(torch.equal(shape, turn) for turn in exact) for shape in vary(box, random()))
+    found = sum(any(torch.equal(shape, turn) for turn in exact) for shape in vary(box, seeded()))
     assert 60 * 0.08 < found < 60 * 0.5  # a third makes quarter-turns only, two fifths of them lose or hollow something
 
 
 def test_hold_out_takes_a_share_of_each_category():
     labels = torch.tensor([0] * 100 + [1] * 20 + [2] * 4)
-    mask = hold_out(labels, 0.25, random())
+    mask = hold_out(labels, 0.25, seeded())
     assert [int(mask[labels == c].sum()) for c in range(3)] == [25, 5, 1]
 
 
 def test_calibration_finds_the_temperature_of_the_labels():
     """Labels drawn from softmax(logits / 2.5) are best explained by T = 2.5."""
-    logits = 4 * torch.randn(20000, 5, generator=random())
-    labels = torch.multinomial((logits / 2.5).softmax(1), 1, generator=random(1)).squeeze(1)
+    logits = 4 * torch.randn(20000, 5, generator=seeded())
+    labels = torch.multinomial((logits / 2.5).softmax(1), 1, generator=seeded(1)).squeeze(1)
     assert calibrate(logits, labels) == pytest.approx(2.5, rel=0.03)
 
 
@@ -136,7 +133,7 @@ def test_reliability_of_a_hand_computed_case():
 def test_training_learns_and_a_resumed_one_ends_as_if_it_had_not_stopped(tmp_path):
     shapes = [load_shapes("furniture", c).voxels[:12] for c in ("table", "toilet")]
     voxels, labels = torch.cat(shapes), torch.tensor([0] * 12 + [1] * 12)
-    held_out = hold_out(labels, 0.25, random())
+    held_out = hold_out(labels, 0.25, seeded())
 
     def train(epochs, checkpoint):
         torch.manual_seed(0)
@@ -164,7 +161,7 @@ def test_a_broken_checkpoint_is_named(tmp_path):
     (tmp_path / "judge.pt").write_bytes(b"torn")
     voxels, labels = torch.zeros(4, 1, 32, 32, 32), torch.tensor([0, 0, 1, 1])
     with pytest.raises(ValueError, match=r"judge\.pt is not a checkpoint"):
-        next(fit(ViewNet(2), voxels, labels, hold_out(labels, 0.5, random()), checkpoint=tmp_path / "judge.pt"))
+        next(fit(ViewNet(2), voxels, labels, hold_out(labels, 0.5, seeded()), checkpoint=tmp_path / "judge.pt"))
 
 
 def test_a_judge_saved_is_the_judge_loaded(tmp_path):
@@ -172,7 +169,7 @@ def test_a_judge_saved_is_the_judge_loaded(tmp_path):
     judge = Judge("views", ViewNet(3).eval(), ("a", "b", "c"), 1.7, {"seed": 0})
     save_judge(tmp_path / "judge.safetensors", judge)
     again = load_judge(tmp_path / "judge.safetensors")
-    y = (torch.rand(2, 1, 32, 32, 32, generator=random()) < 0.1).float()
+    y = drawn(2, 32, 0.1)
     assert torch.allclose(again.probabilities(y), judge.probabilities(y), atol=5e-3)  # half precision
     assert (again.categories, again.temperature, again.card) == (("a", "b", "c"), 1.7, {"seed": 0})
     (tmp_path / "cut.safetensors").write_bytes((tmp_path / "judge.safetensors").read_bytes()[:5000])

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from problems import seeded
 
 from dnet_lib import (
     Architecture,
@@ -27,10 +28,6 @@ from dnet_lib import (
 )
 from dnet_lib.energy import energy_and_gradient
 from dnet_lib.langevin import log_acceptance_ratio
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def net8(std: float = 0.02) -> DescriptorNet:

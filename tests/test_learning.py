@@ -14,11 +14,11 @@ import torch
 import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
+from problems import drawn, equal, seeded, small_net, told
 from torch import nn
 
 from dnet_lib import (
     Architecture,
-    DescriptorNet,
     DivergedError,
     GaussianEnergy,
     Record,
@@ -34,17 +34,7 @@ from dnet_lib.presets import AUTHORS, PAPER
 from dnet_lib.resuming import read_state, write_state
 from dnet_lib.starts import Data, Noise, Persistent, PersistentData
 
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def small_net(std: float = 0.05, **architecture) -> DescriptorNet:
-    chosen = {"layers": ((4, 3, 2), (4, 2, 1)), "activation": "silu"} | architecture
-    return DescriptorNet(Architecture(4, **chosen), weight_std=std, generator=seeded())
-
-
-DATA = (torch.rand(6, 1, 4, 4, 4, generator=seeded(8)) < 0.4).float() - 0.4
+DATA = drawn(6, 4, 0.4) - 0.4
 
 # Every option that leaves something behind between iterations.
 EVERYTHING = Settings(
@@ -65,19 +55,6 @@ EVERYTHING = Settings(
 def everything(settings: Settings = EVERYTHING) -> Run:
     chains = torch.randn(5, 1, 4, 4, 4, generator=seeded(3))
     return Run.begin(small_net(), Persistent(chains, per_iteration=3, renew=0.2), settings, seed=4)
-
-
-def equal(a, b) -> bool:
-    """Bit-equality of nested states, the clock aside."""
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a if k != "seconds")
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(equal, a, b))
-    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
-
-
-def told(record: Record) -> tuple:
-    return (*record._replace(seconds=0.0, synthesized=torch.empty(0))[:-1], record.synthesized.tolist())
 
 
 # -- eq. (8) -----------------------------------------------------------------------------------------------------------
@@ -599,6 +576,11 @@ def test_learning_with_a_uniform_reference_stays_finite_and_inside(metropolis):
         ("energy_penalty", -1.0),
         ("max_gradient", -1.0),
         ("max_gradient", 0.0),
+        ("num_iterations", 4.5),
+        ("num_steps", 2.0),
+        ("batch_size", 10.0),
+        ("temperature", -1.0),
+        ("betas", (0.9, 1.0)),
     ],
 )
 def test_settings_that_cannot_be_are_named(name, value):
@@ -612,10 +594,10 @@ def test_settings_that_cannot_be_are_named(name, value):
         (DATA[:0], "observed shapes is empty"),
         (DATA / 0, "observed shapes contains NaN"),
         (DATA.int(), "observed shapes.*int32"),
-        (DATA[:, 0], r"takes shapes \(N, 1, 4, 4, 4\), not"),
+        (DATA[:, 0], r"of one kind, not torch.float32 \(4, 4, 4, 4\) and torch.float32 \(3, 1, 4, 4, 4\)"),
         (torch.zeros(6, 1, 5, 5, 5), r"observed shapes must be 4\^3 voxels, not 5\^3"),
         (DATA[:2], "batch_size is 4, but there are only 2"),
-        (DATA.double(), "float32.*float64"),
+        (DATA.double(), "of one kind, not torch.float64.*torch.float32"),
     ],
 )
 def test_observed_shapes_of_the_wrong_kind_are_named(shapes, message):

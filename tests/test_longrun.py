@@ -5,6 +5,7 @@ import base64
 import numpy as np
 import pytest
 import torch
+from problems import seeded
 
 from dnet_lib import Architecture, DescriptorNet, GaussianEnergy, load_pretrained, load_results, load_shapes, threshold
 from dnet_lib.errors import DivergedError
@@ -21,15 +22,11 @@ def unpacked(bits: str, resolution: int) -> torch.Tensor:
     return torch.from_numpy(values).view(-1, 1, *[resolution] * 3).float()
 
 
-def random(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def gaussian_chains(num_steps: int, temperature: float = 0.0, step_size: float = H) -> tuple[dict, torch.Tensor]:
     shape = load_shapes("furniture", "chair", resolution=16).voxels[:1]
-    begin = shape + torch.randn(3, 1, 16, 16, 16, generator=random())
+    begin = shape + torch.randn(3, 1, 16, 16, 16, generator=seeded())
     chain = Chain(20, step_size, temperature)
-    return longrun.follow(begin, GaussianEnergy(shape, S**2), 0.0, chain, num_steps, random(1)), begin - shape
+    return longrun.follow(begin, GaussianEnergy(shape, S**2), 0.0, chain, num_steps, seeded(1)), begin - shape
 
 
 def test_curves_of_a_gaussian_are_the_closed_form():
@@ -71,7 +68,7 @@ def test_annealing_ends_without_noise():
 @pytest.fixture
 def tiny(monkeypatch) -> Pretrained:
     shapes = load_shapes("furniture", "toilet")
-    net = DescriptorNet(Architecture(32, ((4, 8, 8),)), weight_std=0.05, generator=random()).requires_grad_(False)
+    net = DescriptorNet(Architecture(32, ((4, 8, 8),)), weight_std=0.05, generator=seeded()).requires_grad_(False)
     start = CoarseGaussian.fit(shapes.voxels, 4, rank=8)
     model = Pretrained(net, shapes.mean, start, Chain(4, H), {"dataset": {"name": "furniture"}})
     monkeypatch.setattr(workplace, "load_model", lambda path, device: model)
@@ -83,7 +80,7 @@ def test_the_long_run_passes_by_the_samples_of_the_model(tiny, tmp_path):
     facts = load_results("temperature", folder=tmp_path)["longrun"]
     assert (facts["trained"], facts["resolution"], set(facts["runs"])) == (4, 32, {"0", "0.2"})
     cold, hot = facts["runs"]["0"], facts["runs"]["0.2"]
-    made = threshold(tiny.sample(3, generator=random(5)))
+    made = threshold(tiny.sample(3, generator=seeded(5)))
     assert cold["kept"] == [0, 4, 6]
     assert torch.equal(unpacked(cold["shapes"], 32)[3:6], made)
     assert cold["energy"][0] == hot["energy"][0]
@@ -115,7 +112,7 @@ def test_the_ladder_measures_what_it_says(tiny, tmp_path):
     assert all(value > 0 for which in set(rows) - {"0", "5e-05"} for value in rows[which]["apart_from_one_start"])
     energies = [np.mean(rows[which]["energy"]) for which in ("0", "0.01", "0.1", "1")]
     assert energies == sorted(energies)
-    made = tiny.sample(3, generator=random(4)) - tiny.mean
+    made = tiny.sample(3, generator=seeded(4)) - tiny.mean
     assert rows["0"]["energy"][0] == pytest.approx(tiny.energy(made).mean().item(), rel=1e-5)
     assert all(0 <= p <= 1 for row in rows.values() for p in row["class_probability"])
     without = longrun.ladder(Workplace(results=tmp_path), num_samples=2, num_alike=2, num_seeds=1)
@@ -140,9 +137,9 @@ def test_the_contrast_is_the_same_again(tmp_path):
 def test_the_shipped_long_run_is_of_the_shipped_model():
     facts = load_results("temperature")["longrun"]
     model, cold = load_pretrained(facts["model"]), facts["runs"]["0"]
-    starts = model.starts(len(cold["energy"][0]), generator=random(facts["seed"]))
+    starts = model.starts(len(cold["energy"][0]), generator=seeded(facts["seed"]))
     assert model.energy(starts).tolist() == pytest.approx(cold["energy"][0], abs=1)
-    made = model.sample(len(starts), generator=random(facts["seed"]))
+    made = model.sample(len(starts), generator=seeded(facts["seed"]))
     k = cold["kept"].index(facts["trained"])
     stored = unpacked(cold["shapes"], 32)[k * len(starts) : (k + 1) * len(starts)]
     assert (threshold(made) != stored).flatten(1).sum(1).max() < 20  # rounding differs from machine to machine

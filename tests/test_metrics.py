@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from problems import drawn, seeded
 from scipy.spatial.distance import cdist
 from scipy.stats import entropy
 
@@ -28,21 +29,12 @@ from dnet_lib import (
 from dnet_lib.paper import PAPER_TABLES
 
 
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def shapes(*filled: tuple[int, ...]) -> torch.Tensor:
     """2^3 grids with the listed voxels at 0.9 and the others at 0.2."""
     y = torch.full((len(filled), 8), 0.2)
     for row, voxels in zip(y, filled, strict=True):
         row[list(voxels)] = 0.9
     return y.view(-1, 1, 2, 2, 2)
-
-
-def drawn(n: int, seed: int, *, side: int = 4, filled: float = 0.5) -> torch.Tensor:
-    """Binary shapes of independent voxels."""
-    return (torch.rand(n, 1, side, side, side, generator=seeded(seed)) < filled).float()
 
 
 def table(rows: int, categories: int, seed: int, sharpness: float = 3.0) -> torch.Tensor:
@@ -185,9 +177,9 @@ def test_recovery_error_by_hand():
 @given(share=st.floats(0.05, 1), seed=st.integers(0, 99))
 def test_recovery_error_of_guesses(share, seed):
     """Visible voxels never matter; on binary shapes it is the share of hidden voxels that are wrong."""
-    truth = drawn(3, seed)
+    truth = drawn(3, seed=seed)
     visible, hidden = corrupt(truth, share, generator=seeded(seed))
-    guess = drawn(3, seed + 100)
+    guess = drawn(3, seed=seed + 100)
     error = recovery_error(torch.where(hidden, guess, visible), truth, hidden)
     assert error == pytest.approx((guess != truth)[hidden].double().mean().item())
     assert error == recovery_error(guess, truth, hidden)
@@ -227,7 +219,7 @@ def test_distances_by_hand():
 
 @given(n=st.integers(1, 6), m=st.integers(1, 6), side=st.integers(1, 5), seed=st.integers(0, 99))
 def test_distances_by_scipy(n, m, side, seed):
-    a, b = drawn(n, seed, side=side), drawn(m, seed + 100, side=side, filled=0.2)
+    a, b = drawn(n, seed=seed, side=side), drawn(m, seed=seed + 100, side=side, filled=0.2)
     flat = [y.flatten(1).numpy().astype(bool) for y in (a, b)]
     for measure, expected in (("voxels", cdist(*flat, "hamming") * side**3), ("iou", cdist(*flat, "jaccard"))):
         np.testing.assert_allclose(distances(a, b, measure=measure), expected, atol=1e-6)
@@ -239,7 +231,7 @@ def test_distances_by_scipy(n, m, side, seed):
 
 @pytest.mark.parametrize("measure", ["voxels", "iou"])
 def test_distances_obey_the_triangle(measure):
-    d = distances(y := drawn(30, 1, side=3), y, measure=measure).double()
+    d = distances(y := drawn(30, seed=1, side=3), y, measure=measure).double()
     assert (d[:, None, :] <= d[:, :, None] + d[None, :, :] + 1e-6).all()
 
 
@@ -293,7 +285,8 @@ def test_minimum_matching_distance_by_hand():
 
 @given(n=st.integers(1, 8), m=st.integers(1, 8), more=st.integers(1, 5), seed=st.integers(0, 99))
 def test_more_samples_never_hurt(n, m, more, seed):
-    references, samples, extra = drawn(m, seed, side=3), drawn(n, seed + 100, side=3), drawn(more, seed + 200, side=3)
+    references, samples = drawn(m, 3, seed=seed), drawn(n, 3, seed=seed + 100)
+    extra = drawn(more, 3, seed=seed + 200)
     for measure in ("voxels", "iou"):
         everything = torch.cat([samples, extra])
         lower = minimum_matching_distance(everything, references, measure=measure)
@@ -327,7 +320,7 @@ def slow_one_nn(a: np.ndarray, b: np.ndarray) -> float:
 
 @given(n=st.integers(2, 10), shift=st.floats(0, 0.4), seed=st.integers(0, 99))
 def test_one_nn_accuracy_by_a_slow_loop(n, shift, seed):
-    a, b = drawn(n, seed, side=2), drawn(n, seed + 100, side=2, filled=0.5 + shift)
+    a, b = drawn(n, seed=seed, side=2), drawn(n, seed=seed + 100, side=2, filled=0.5 + shift)
     accuracy = one_nn_accuracy(a, b)
     assert accuracy == pytest.approx(slow_one_nn(a.flatten(1).numpy(), b.flatten(1).numpy()))
     assert one_nn_accuracy(b, a) == pytest.approx(accuracy) and one_nn_accuracy(a.flip(0), b) == pytest.approx(accuracy)
@@ -336,15 +329,15 @@ def test_one_nn_accuracy_by_a_slow_loop(n, shift, seed):
 @pytest.mark.parametrize("measure", ["voxels", "iou"])
 def test_one_nn_accuracy_of_laws(measure):
     """One law: (n - 1) / (2n - 1) on average; its deviation at n = 100 is 0.041 (measured over 200 pairs)."""
-    values = [one_nn_accuracy(drawn(100, s), drawn(100, s + 1000), measure=measure) for s in range(30)]
+    values = [one_nn_accuracy(drawn(100, seed=s), drawn(100, seed=s + 1000), measure=measure) for s in range(30)]
     assert np.mean(values) == pytest.approx(99 / 199, abs=5 * 0.05 / math.sqrt(30))
     assert np.std(values) < 0.06
-    left, right = drawn(100, 0, side=8), drawn(100, 1, side=8)
+    left, right = drawn(100, seed=0, side=8), drawn(100, seed=1, side=8)
     left[:, :, 4:], right[:, :, :4] = 0, 0
     assert one_nn_accuracy(left, right, measure=measure) == 1
-    memorised = drawn(100, 0)
+    memorised = drawn(100, seed=0)
     assert one_nn_accuracy(memorised[torch.randperm(100, generator=seeded())], memorised, measure=measure) == 0
-    collapsed = drawn(1, 5).repeat(100, 1, 1, 1, 1)
+    collapsed = drawn(1, seed=5).repeat(100, 1, 1, 1, 1)
     assert one_nn_accuracy(collapsed, memorised, measure=measure) > 0.7, "one shape over and over is told apart"
 
 
@@ -378,7 +371,7 @@ def test_unknown_measures_are_named(compare):
 @pytest.mark.parametrize(("n", "m"), [(3, 2), (2, 3), (1, 1)])
 def test_one_nn_accuracy_needs_equal_numbers(n, m):
     with pytest.raises(ShapeError, match=rf"{n} samples and {m} references: take as many of each"):
-        one_nn_accuracy(drawn(n, 0), drawn(m, 1))
+        one_nn_accuracy(drawn(n, seed=0), drawn(m, seed=1))
 
 
 # -- the paper's numbers -----------------------------------------------------------------------------------------------

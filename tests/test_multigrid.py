@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from test_learning import equal, told
+from problems import drawn, equal, seeded, told
 
 from dnet_lib import (
     Architecture,
@@ -30,17 +30,13 @@ from dnet_lib.starts import Coarser
 GRIDS = (4, 6, 9)  # none divides the next
 
 
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def nets(sizes=GRIDS, std: float = 0.05, **architecture) -> list[DescriptorNet]:
     layers = {"layers": ((3, 3, 2), (3, 2, 1)), "activation": "silu"} | architecture
     return [DescriptorNet(Architecture(r, **layers), weight_std=std, generator=seeded(r)) for r in sizes]
 
 
 CENTRE = 0.4
-DATA = (torch.rand(7, 1, 9, 9, 9, generator=seeded(8)) < CENTRE).float() - CENTRE
+DATA = drawn(7, 9, CENTRE) - CENTRE
 DATA += 0.2 * torch.randn(7, 1, 1, 1, 1, generator=seeded(9))  # so that 1x1x1 means differ
 ONE = Settings(num_iterations=6, num_steps=3, step_size=0.02, batch_size=4, learning_rate=0.01)
 THREE = [ONE, replace(ONE, num_steps=2, data_noise=0.02), replace(ONE, step_size=0.01, average=0.9)]

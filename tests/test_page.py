@@ -12,14 +12,14 @@ import http.server
 import io
 import os
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pytest
 from PIL import Image
+from problems import until
 
 if TYPE_CHECKING:
     from playwright import sync_api
@@ -103,16 +103,6 @@ class View:
 
     def place(self) -> int:
         return int(self.frame.locator("input[type=range]").input_value())
-
-
-def until(true: Callable[[], bool], seconds: float = PATIENCE / 1000) -> bool:
-    """Wait for a condition."""
-    end = time.monotonic() + seconds
-    while not true():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 @pytest.fixture(scope="module")

@@ -3,30 +3,23 @@
 import numpy as np
 import pytest
 import torch
+from problems import drawn, seeded, small_model
 
-from dnet_lib import Architecture, DescriptorNet, Pretrained, ShapeError, show
+from dnet_lib import ShapeError, show
 from dnet_lib.generator import GeneratorNet, Layout
-from dnet_lib.pretrained import Chain
 from dnet_lib.viz.panels import PLACES, LatentPanel, RecoveryPanel, hide_share
 
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def shapes(n: int = 2) -> torch.Tensor:
-    return (torch.rand(n, 1, 8, 8, 8, generator=seeded(1)) < 0.4).float()
+SHAPES = drawn(2, 8, 0.4)
 
 
 @pytest.fixture
 def panel() -> RecoveryPanel:
-    net = DescriptorNet(Architecture(8, ((4, 4, 2),), "silu"), weight_std=0.1, generator=seeded())
-    return RecoveryPanel(Pretrained(net, 0.25, None, Chain(3, 0.2), {}), shapes())
+    return RecoveryPanel(small_model(3), SHAPES)
 
 
 @pytest.mark.parametrize("place", PLACES)
 def test_pressing_the_button_recovers_and_leaves_the_visible_alone(panel, place):
-    truth, first = shapes(), panel.screen.children
+    truth, first = SHAPES, panel.screen.children
     panel.place.value, panel.share.value = place, 0.8
     panel.button.click()
     hidden, recovered = panel.hidden, panel.recovered
@@ -47,15 +40,15 @@ def test_each_press_hides_anew(panel):
 
 
 def test_a_share_of_one_hides_the_whole_place():
-    hidden = hide_share(shapes(), "in a cube", 1.0, generator=seeded())
+    hidden = hide_share(SHAPES, "in a cube", 1.0, generator=seeded())
     assert (hidden.flatten(1).sum(1) == 64).all()
-    assert 0 < hide_share(shapes(), "in a cube", 0.5, generator=seeded()).sum() < 128
+    assert 0 < hide_share(SHAPES, "in a cube", 0.5, generator=seeded()).sum() < 128
     with pytest.raises(ValueError, match="anywhere, in one half, in a cube, behind"):
-        hide_share(shapes(), "above", 0.5)
+        hide_share(SHAPES, "above", 0.5)
 
 
 def test_the_panel_gives_a_widget_to_kernels_and_its_twin_to_pages(panel):
-    panel.page = show(shapes(), alt="a twin")
+    panel.page = show(SHAPES, alt="a twin")
     data, _ = panel._repr_mimebundle_()
     assert data["application/vnd.jupyter.widget-view+json"]["model_id"] == panel.box.model_id
     assert data["text/plain"] == "a twin" and "iframe" in data["text/html"] and data["image/png"]
@@ -91,7 +84,7 @@ def test_the_latent_panel_walks_from_end_to_end_and_adds_parts(latent_panel):
 
 
 def test_the_latent_panel_has_a_twin_and_refuses_other_ends(latent_panel):
-    latent_panel.page = show(shapes(), alt="a twin")
+    latent_panel.page = show(SHAPES, alt="a twin")
     data, _ = latent_panel._repr_mimebundle_()
     assert data["application/vnd.jupyter.widget-view+json"]["model_id"] == latent_panel.box.model_id
     assert data["text/plain"] == "a twin"

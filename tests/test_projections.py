@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_voxels import as_matrix
+from problems import as_matrix, seeded
 
 from dnet_lib import (
     Architecture,
@@ -24,7 +24,7 @@ from dnet_lib import (
 
 @given(side=st.integers(1, 4), share=st.floats(0, 1), seed=st.integers(0, 999))
 def test_hidden_voxels_is_an_orthogonal_projector(side, share, seed):
-    hidden = torch.rand(1, 1, side, side, side, generator=torch.Generator().manual_seed(seed)) < share
+    hidden = torch.rand(1, 1, side, side, side, generator=seeded(seed)) < share
     p = as_matrix(hidden_voxels(hidden), side)
     assert torch.equal(p, p.T) and torch.equal(p @ p, p)
     assert torch.equal(p.diagonal().bool(), hidden.flatten()), "hidden voxels move, visible ones do not"
@@ -45,7 +45,7 @@ def test_missing_detail_is_an_orthogonal_projector(blocks, scale):
 
 def correlated(side: int, seed: int = 0):
     """E(y) = (y - m)^T A (y - m) / 2 with a dense A of eigenvalues 1 to 4, as an energy of side^3 grids."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     d = side**3
     axes = torch.linalg.qr(torch.randn(d, d, generator=generator, dtype=torch.float64)).Q
     a = axes @ torch.diag(torch.linspace(1, 4, d, dtype=torch.float64)) @ axes.T
@@ -72,7 +72,7 @@ def test_projected_metropolis_samples_the_conditional_gaussian(which, temperatur
     """
     energy, a, m = correlated(2)
     projection, n = PROJECTIONS[which], 20_000
-    y0 = torch.randn(8, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    y0 = torch.randn(8, generator=seeded(3), dtype=torch.float64)
     values, vectors = torch.linalg.eigh(as_matrix(projection, 2))
     q = vectors[:, values > 0.5]
     precision = q.T @ a @ q

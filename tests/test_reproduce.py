@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from problems import TINY, at
 
 from dnet_lib import Architecture, load_model, load_results, load_shapes
 from dnet_lib.generator import Layout
@@ -18,18 +19,11 @@ from dnet_lib.reproduce.drive import LEARNING, evaluate, train
 from dnet_lib.reproduce.experiments import EXPERIMENTS
 from dnet_lib.reproduce.workplace import Workplace
 
-TINY = Architecture(16, ((8, 6, 2), (8, 4, 2)))
 SETTINGS = Settings(num_iterations=24, num_steps=4, step_size=0.02, temperature=0.0, batch_size=8)
 PRESETS = {
     "coarse": replace(CPU, architecture=TINY, settings=SETTINGS, start=CoarseStart(rank=8), num_chains=4),
     "persistent": replace(PAPER, architecture=TINY, settings=SETTINGS, num_chains=5),
 }
-
-
-def at(folder, **changes) -> Workplace:
-    return Workplace(
-        **{"data": "furniture", **{name: folder / name for name in ("runs", "weights", "results")}, **changes}
-    )
 
 
 def run(preset: Synthesis, folder) -> dict:

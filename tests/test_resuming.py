@@ -6,9 +6,10 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from problems import equal, seeded
+from problems import drawn, equal, seeded
 from torch import nn
 
 from dnet_lib import (
@@ -32,20 +33,25 @@ from dnet_lib.energy import Architecture
 from dnet_lib.judges import ViewNet, fit
 from dnet_lib.resuming import Parts, fingerprint, read_state, resumable
 
-DATA = (torch.rand(6, 1, 4, 4, 4, generator=seeded(8)) < 0.4).float() - 0.4
+DATA = drawn(6, 4, 0.4) - 0.4
 SETTINGS = Settings(6, 2, 0.02, batch_size=4)
 
 
-def net(channels: int = 4) -> DescriptorNet:
-    return DescriptorNet(Architecture(4, ((channels, 3, 2),), "silu"), weight_std=0.05, generator=seeded())
+def net(channels: int = 4, activation: str = "silu") -> DescriptorNet:
+    return DescriptorNet(Architecture(4, ((channels, 3, 2),), activation), weight_std=0.05, generator=seeded())
 
 
 def chains(count: int = 5) -> Persistent:
     return Persistent(noise(count, 4, generator=seeded(3)))
 
 
-def begin(settings: Settings = SETTINGS, starts=None, channels: int = 4, seed: int = 0) -> Run:
-    return Run.begin(net(channels), starts or chains(), settings, seed=seed)
+def begin(settings: Settings = SETTINGS, starts=None, seed: int = 0, **changed) -> Run:
+    return Run.begin(net(**changed), starts or chains(), settings, seed=seed)
+
+
+def sgd() -> Run:
+    own = net()
+    return Run(own, chains(), torch.optim.SGD(own.parameters(), momentum=0.9), seeded())
 
 
 OTHERS = {
@@ -56,6 +62,8 @@ OTHERS = {
     "data": lambda: (begin(), DATA + 0.1, SETTINGS),
     "data: (6, ": lambda: (begin(), DATA[:5], SETTINGS),
     "seed: 0": lambda: (begin(seed=1), DATA, SETTINGS),
+    "optimizer: Adam, not SGD": lambda: (sgd(), DATA, SETTINGS),
+    "network: DescriptorNet": lambda: (begin(activation="relu"), DATA, SETTINGS),
     "average: False": lambda: (begin(replace(SETTINGS, average=0.9)), DATA, replace(SETTINGS, average=0.9)),
 }
 
@@ -159,6 +167,118 @@ def test_other_learners_know_their_files_too(kind, tmp_path):
         once(1 - y)
     with pytest.raises(CheckpointError, match="seed"):
         once(y, seed=1)
+
+
+def test_learning_goes_on_after_divergence_from_the_last_good_state(tmp_path):
+    """The run itself, and its file, stand there: the same call with a lower rate goes on."""
+    mad = replace(SETTINGS, learning_rate=lambda iteration: 1e-3 if iteration < 4 else 1e30)
+    run, path = begin(), tmp_path / "run.pt"
+    with pytest.raises(DivergedError) as caught:
+        list(learn(run, DATA, mad, checkpoint=path, save_every=2))
+    assert equal(run.state_dict(), caught.value.state) and equal(read_state(path)[0], caught.value.state)
+    calm = replace(SETTINGS, learning_rate=1e-3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        *_, last = learn(run, DATA, calm, checkpoint=path, save_every=2)
+    whole = begin()
+    list(learn(whole, DATA, calm))
+    assert last.iteration == 6 and equal(run.state_dict(), whole.state_dict())
+
+
+def test_a_run_that_diverges_at_once_names_a_file_that_is_there(tmp_path):
+    mad = replace(SETTINGS, step_size=1e30)
+    with pytest.raises(DivergedError) as caught:
+        list(learn(begin(mad), DATA, mad, checkpoint=tmp_path / "run.pt"))
+    assert equal(read_state(caught.value.checkpoint)[0], caught.value.state)
+    bad = chains()
+    bad.chains /= 0
+    with pytest.raises(DivergedError, match="its chains' start is not finite"):
+        list(learn(begin(starts=bad), DATA, SETTINGS))
+
+
+class Odd(Data):
+    """A start that remembers what a file cannot hold."""
+
+    def state_dict(self):
+        return {"numbers": np.arange(3)}
+
+
+def test_a_state_that_no_file_can_give_back_is_refused_at_once(tmp_path):
+    with pytest.raises(CheckpointError, match="'starts' of this run's state cannot be read back"):
+        next(learn(begin(starts=Odd()), DATA, SETTINGS, checkpoint=tmp_path / "run.pt"))
+    assert not list(tmp_path.iterdir())
+    rates = (np.float64(1e-3), lambda iteration: 1e-3 * np.cos(iteration / 10))
+    for k, rate in enumerate(rates):  # NumPy's numbers as rates are made plain
+        settings = replace(SETTINGS, learning_rate=rate)
+        list(learn(begin(settings), DATA, settings, checkpoint=tmp_path / f"{k}.pt"))
+        assert list(learn(begin(settings), DATA, settings, checkpoint=tmp_path / f"{k}.pt")) == []
+
+
+class Counting(Noise):
+    """A start of the user's with a counter of its own, which is no setting."""
+
+    calls = 0
+
+    def begin(self, *arguments):
+        object.__setattr__(self, "calls", self.calls + 1)
+        return super().begin(*arguments)
+
+
+class Slotted:
+    """A start without a base and without a dictionary."""
+
+    __slots__ = ()
+
+    def begin(self, observed, index, generator):
+        return observed.clone(), None
+
+    def learn(self, revised):
+        pass
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+
+
+@pytest.mark.parametrize("starts", [Counting(4), Slotted()], ids=["counter", "slots"])
+def test_starts_of_the_users_own_resume(starts, tmp_path):
+    run = begin(starts=starts)
+    for stop in (3, None):
+        for record in learn(run, DATA, SETTINGS, checkpoint=tmp_path / "run.pt", save_every=1):
+            if record.iteration == stop:
+                break
+    assert run.iteration == 6
+
+
+def test_a_start_that_is_none_is_named():
+    class Half:
+        def begin(self, observed, index, generator):
+            return observed, None
+
+    with pytest.raises(TypeError, match=r"a start needs `learn`: make Half a subclass of dnet_lib\.starts\.Starts"):
+        next(learn(begin(starts=Half()), DATA, SETTINGS))
+
+
+def test_the_average_must_be_meant_at_both_ends():
+    averaging = replace(SETTINGS, average=0.9)
+    for begun, learned in ((SETTINGS, averaging), (averaging, SETTINGS)):
+        with pytest.raises(ValueError, match="give `average` at both or at neither"):
+            next(learn(begin(begun), DATA, learned))
+
+
+def test_an_optimizer_keeps_its_own_options_when_it_resumes(tmp_path):
+    def with_decay(decay: float) -> Run:
+        own = net()
+        return Run.begin(own, chains(), SETTINGS, parameters=[{"params": own.parameters(), "weight_decay": decay}])
+
+    first = with_decay(10.0)
+    list(learn(first, DATA, replace(SETTINGS, num_iterations=3), checkpoint=tmp_path / "run.pt"))
+    second = with_decay(0.0)
+    with pytest.warns(UserWarning, match="num_iterations"):
+        list(learn(second, DATA, SETTINGS, checkpoint=tmp_path / "run.pt"))
+    assert [group["weight_decay"] for group in second.optimizer.param_groups] == [0.0]
 
 
 # -- the loop itself ---------------------------------------------------------------------------------------------------

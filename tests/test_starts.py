@@ -7,14 +7,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from problems import seeded
 
 from dnet_lib import ShapeError, chain_generators, down_scale, up_scale
 from dnet_lib.priors import CoarseGaussian, Histogram
 from dnet_lib.starts import Coarser, Data, Fresh, Noise, Persistent, PersistentData, noise
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def numbered(n: int, side: int = 2) -> torch.Tensor:
@@ -188,18 +185,18 @@ def test_more_axes_than_shapes_are_refused(rank):
 
 def test_a_mixture_of_coarse_gaussians_finds_the_groups_nobody_named():
     """Shapes of two kinds, far apart: draws fall near one kind or the other, in the training shapes' proportion."""
-    random = torch.Generator().manual_seed(0)
+    random = seeded(0)
     kinds = torch.zeros(2, 1, 8, 8, 8)
     kinds[0, :, :4], kinds[1, :, 4:] = 1, 1
     which = (torch.arange(200) % 4 == 0).long()  # a quarter is of the second kind
     y = (kinds[which] + 0.1 * torch.randn(200, 1, 8, 8, 8, generator=random)).clamp(0, 1)
     start = CoarseGaussian.fit(y, 2, rank=4, components=2, temperature=0.25)
-    drawn = start.draw(400, torch.Generator().manual_seed(1)) + start.centre
+    drawn = start.draw(400, seeded(1)) + start.centre
     to_kinds = (drawn[:, None] - y[which.argsort()][[0, -1]][None]).flatten(2).norm(dim=2)
     assert (to_kinds.min(1).values < 0.3 * to_kinds.max(1).values).all()  # none lies between
     assert (to_kinds.argmin(1) == 1).float().mean() == pytest.approx(0.25, abs=0.07)
     single = CoarseGaussian.fit(y, 2, rank=4, temperature=0.25)
-    between = single.draw(400, torch.Generator().manual_seed(1)) + start.centre
+    between = single.draw(400, seeded(1)) + start.centre
     to_kinds = (between[:, None] - y[which.argsort()][[0, -1]][None]).flatten(2).norm(dim=2)
     assert not (to_kinds.min(1).values < 0.3 * to_kinds.max(1).values).all()
 
@@ -208,14 +205,14 @@ def test_a_mixture_draws_with_the_moments_of_its_parts():
     weights, means = torch.tensor([0.3, 0.7]), torch.tensor([[2.0, 0.0], [-1.0, 1.0]])
     factors = torch.tensor([[[0.5, 0.0], [0.2, 0.1]], [[0.3, 0.0], [-0.3, 0.6]]])
     start = CoarseGaussian(torch.zeros(1, 2, 2, 2), torch.eye(2, 8), 1, 0.0, 0.49, (weights, means, factors))
-    x = start.draw(40000, torch.Generator().manual_seed(0)).flatten(1)[:, :2]
+    x = start.draw(40000, seeded(0)).flatten(1)[:, :2]
     mean = weights @ means
     covariance = sum(
         w * (0.49 * f @ f.T + torch.outer(m - mean, m - mean)) for w, m, f in zip(weights, means, factors, strict=True)
     )
     assert torch.allclose(x.mean(0), mean, atol=0.03)
     assert torch.allclose(x.T.cov(), covariance, atol=0.05)
-    x = start.balanced().draw(40000, torch.Generator().manual_seed(0)).flatten(1)[:, :2]
+    x = start.balanced().draw(40000, seeded(0)).flatten(1)[:, :2]
     assert torch.allclose(x.mean(0), means.mean(0), atol=0.03)
     with pytest.raises(ShapeError, match="groups"):
         CoarseGaussian.fit(torch.rand(5, 1, 4, 4, 4), 2, rank=2, components=6)

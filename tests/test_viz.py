@@ -221,8 +221,8 @@ def test_pages_stay_small():
     noise = rng.random((32, 32, 32)) < 0.4
     assert len(viz.show(box(32)).html()) < 10_000
     assert len(viz.show(np.stack([box(32)] * 20), chain=True).html()) < 25_000
-    assert len(viz.show([noise] * 3).poster()) < 15_000
-    assert len(viz.show(noise).poster()) < 15_000
+    assert len(viz.show([noise] * 3)._poster()) < 15_000
+    assert len(viz.show(noise)._poster()) < 15_000
 
 
 def test_an_empty_shape_and_one_voxel_can_be_shown():
@@ -281,7 +281,7 @@ def test_the_picture_of_points_shows_the_colours_of_its_groups():
     for color in viz.GROUPS[:2]:
         paint = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
         assert (np.abs(pixels - paint).sum(-1) < 30).sum() > 200
-    poster = np.asarray(Image.open(io.BytesIO(cloud().poster())).convert("RGBA"))
+    poster = np.asarray(Image.open(io.BytesIO(cloud()._poster())).convert("RGBA"))
     assert poster[0, 0, 3] == 0
     assert poster[..., 3].max() == 255
 

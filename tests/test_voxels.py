@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from problems import as_matrix, seeded
 
 from dnet_lib.voxels import (
     ShapeError,
@@ -27,16 +28,10 @@ from dnet_lib.voxels import (
 )
 
 
-def as_matrix(operation, side: int) -> torch.Tensor:
-    """The matrix of a linear operation on one side^3 grid, from its action on unit vectors."""
-    units = torch.eye(side**3, dtype=torch.float64).view(-1, 1, side, side, side)
-    return operation(units).flatten(1).T
-
-
 @given(blocks=st.integers(1, 4), scale=st.integers(1, 4), seed=st.integers(0, 99))
 def test_down_scale_is_the_mean_of_each_block(blocks, scale, seed):
     side = blocks * scale
-    y = torch.rand(2, 1, side, side, side, generator=torch.Generator().manual_seed(seed))
+    y = torch.rand(2, 1, side, side, side, generator=seeded(seed))
     low = down_scale(y, scale)
     assert low.shape == (2, 1, blocks, blocks, blocks)
     for i, j, k in {(0, 0, 0), (blocks - 1, 0, blocks // 2), (blocks // 2, blocks - 1, 0)}:
@@ -57,7 +52,7 @@ def test_up_scale_is_the_pseudo_inverse(side, scale):
 def test_resample_takes_the_mean_over_each_new_voxels_cube(old, new):
     """In whole fractions, by cutting the grid into the finest voxels that both sizes divide, one by one."""
     fine = math.lcm(old, new)
-    y = torch.randint(0, 10, (2, 1, old, old, old), generator=torch.Generator().manual_seed(0))
+    y = torch.randint(0, 10, (2, 1, old, old, old), generator=seeded(0))
     for n, (i, j, k) in itertools.product(range(2), [(0, 0, 0), (new - 1,) * 3, (new // 2, 0, new - 1)]):
         axes = [range(a * fine // new, (a + 1) * fine // new) for a in (i, j, k)]
         values = [
@@ -70,7 +65,7 @@ def test_resample_takes_the_mean_over_each_new_voxels_cube(old, new):
 
 @given(old=st.integers(1, 9), new=st.integers(1, 9), seed=st.integers(0, 99))
 def test_resample_keeps_the_mean_and_the_range(old, new, seed):
-    y = torch.rand(2, 1, old, old, old, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    y = torch.rand(2, 1, old, old, old, dtype=torch.float64, generator=seeded(seed))
     other = resample(y, new)
     assert other.shape == (2, 1, new, new, new) and other.dtype == y.dtype
     torch.testing.assert_close(other.flatten(1).mean(1), y.flatten(1).mean(1), rtol=1e-12, atol=0)
@@ -122,7 +117,7 @@ def test_coarsen_fills_a_block_from_a_quarter_on():
 
 @given(seed=st.integers(0, 99), scale=st.integers(1, 4))
 def test_threshold_blocks_fills_the_highest_voxels_of_each_block(seed, scale):
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     values = torch.randn(2, 1, 2 * scale, 2 * scale, 2 * scale, generator=generator)
     truth = (torch.rand(values.shape, generator=generator) < 0.4).float()
     coarse = down_scale(truth, scale)
@@ -163,12 +158,12 @@ def test_uncentre_undoes_centre():
 def test_corrupt_hides_exactly_the_share(share, side, seed):
     y = torch.rand(3, 1, side, side, side) + 1
     before = y.clone()
-    seen, hidden = corrupt(y, share, fill=-7.0, generator=torch.Generator().manual_seed(seed))
+    seen, hidden = corrupt(y, share, fill=-7.0, generator=seeded(seed))
     assert hidden.dtype == torch.bool and hidden.shape == y.shape
     assert (hidden.flatten(1).sum(1) == round(share * side**3)).all()
     assert (seen[hidden] == -7).all() and torch.equal(seen[~hidden], y[~hidden])
     assert torch.equal(y, before)
-    again = corrupt(y, share, fill=-7.0, generator=torch.Generator().manual_seed(seed))
+    again = corrupt(y, share, fill=-7.0, generator=seeded(seed))
     assert torch.equal(again[1], hidden)
 
 

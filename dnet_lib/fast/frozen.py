@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.parametrize import is_parametrized
 
 from dnet_lib.energy import DescriptorNet, Energy, SameConv3d
 from dnet_lib.errors import ShapeError, StaleError
@@ -223,6 +224,14 @@ class FrozenNet:
         return self.net.dense(h.permute(3, 4, 0, 1, 2).flatten(1)).squeeze(1), gave, h
 
 
+def is_plain(energy: Energy) -> bool:
+    """Whether an energy is a `DescriptorNet` and computes what its weights say: no hooks, nothing parametrized."""
+    if type(energy) is not DescriptorNet:
+        return False
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return not any(is_parametrized(m) or any(getattr(m, name) for name in hooks) for m in energy.modules())
+
+
 def freeze(energy: Energy, y: Tensor, *, num_steps: int, fast: bool | None = None) -> Energy:
     """What `num_steps` Langevin steps from y should use: a frozen view of `energy` where that pays, else itself.
 
@@ -230,10 +239,11 @@ def freeze(energy: Energy, y: Tensor, *, num_steps: int, fast: bool | None = Non
     count prefers anything to direct convolutions; `fast=True` freezes always and raises `ShapeError` where that is
     impossible, `fast=False` never.
     """
-    if fast is False or (fast is None and (type(energy) is not DescriptorNet or num_steps < FEW_STEPS)):
+    if fast is False or (fast is None and (not is_plain(energy) or num_steps < FEW_STEPS)):
         return energy
-    if not isinstance(energy, DescriptorNet):
-        raise ShapeError(f"fast=True needs a DescriptorNet, not {type(energy).__name__}")
+    if not isinstance(energy, DescriptorNet) or not is_plain(energy):
+        kind = type(energy).__name__
+        raise ShapeError(f"fast=True needs a DescriptorNet as it is (no hooks, no parametrizations), not this {kind}")
     if fast is None and (
         y.device.type != "cpu" or {y.dtype, *(p.dtype for p in energy.parameters())} != {torch.float32}
     ):

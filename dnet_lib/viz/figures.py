@@ -18,12 +18,12 @@ MimeBundle = tuple[dict[str, Any], dict[str, Any]]  # data and metadata, as IPyt
 
 @dataclass(frozen=True, repr=False)
 class Picture:
-    """A finished picture, its form on a page, and the text that a reader who cannot see it gets instead."""
+    """All forms of something to look at, of which a front end chooses one."""
 
-    content: bytes
-    alt: str
-    page: str
-    live: Any = None  # a widget that takes the picture's place where there is a kernel
+    content: bytes  # a PNG, with twice the pixels that it takes up
+    alt: str  # for a reader who cannot see it
+    page: str  # HTML
+    live: Any = None  # a widget, where there is a kernel
 
     def __repr__(self) -> str:
         return self.alt
@@ -33,7 +33,11 @@ class Picture:
         return self.page
 
     def _repr_mimebundle_(self, **kwargs: Any) -> MimeBundle:
-        return mime_bundle(self.live, self.page, self.content, self.alt, kwargs)
+        bundle = {} if self.live is None else self.live._repr_mimebundle_(**kwargs)
+        data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
+        forms = {"text/html": self.page, "image/png": base64.b64encode(self.content).decode(), "text/plain": self.alt}
+        size = {"width": int.from_bytes(self.content[16:20], "big") // 2}
+        return {**data, **forms}, {**metadata, "image/png": size}
 
 
 def figure(fig: Figure, alt: str) -> Picture:
@@ -71,12 +75,3 @@ def small_png(image: Image.Image, colours: int) -> bytes:
 def data_uri(picture: bytes) -> str:
     """The address of a picture that holds all of it."""
     return "data:image/png;base64," + base64.b64encode(picture).decode()
-
-
-def mime_bundle(live: Any, page: str, picture: bytes, alt: str, kwargs: dict[str, Any]) -> MimeBundle:
-    """What a front end may choose from: the live widget, the page's HTML, a PNG at half its pixels, the alt text."""
-    bundle = {} if live is None else live._repr_mimebundle_(**kwargs)
-    data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
-    size = {"width": int.from_bytes(picture[16:20], "big") // 2}
-    data = {**data, "text/html": page, "image/png": base64.b64encode(picture).decode(), "text/plain": alt}
-    return data, {**metadata, "image/png": size}

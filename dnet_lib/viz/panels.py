@@ -13,7 +13,7 @@ from dnet_lib.generator import GeneratorNet, latents
 from dnet_lib.langevin import langevin
 from dnet_lib.pretrained import Pretrained
 from dnet_lib.projections import hidden_voxels
-from dnet_lib.viz.figures import MimeBundle, mime_bundle
+from dnet_lib.viz.figures import MimeBundle, Picture
 from dnet_lib.viz.scenes import Scene, show
 from dnet_lib.voxels import Kind, centre, check_shapes, corrupt, fill_hidden, hide, uncentre
 
@@ -85,7 +85,7 @@ class RecoveryPanel:
 
     def _repr_mimebundle_(self, **kwargs: Any) -> MimeBundle:
         twin = self.page or show(self.shapes, alt="The shapes of a recovery panel, which needs a kernel")
-        return mime_bundle(self.box, twin.html(), twin.png(), twin.alt, kwargs)
+        return Picture(twin.png(), twin.alt, twin.html(), self.box)._repr_mimebundle_(**kwargs)
 
 
 class LatentPanel:
@@ -144,4 +144,4 @@ class LatentPanel:
 
     def _repr_mimebundle_(self, **kwargs: Any) -> MimeBundle:
         twin = self.page or self.scene()
-        return mime_bundle(self.box, twin.html(), twin.png(), twin.alt, kwargs)
+        return Picture(twin.png(), twin.alt, twin.html(), self.box)._repr_mimebundle_(**kwargs)

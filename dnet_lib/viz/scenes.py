@@ -118,8 +118,7 @@ class Scene(View):
     color: str
     corner: ClassVar[float] = -0.5
 
-    def objects(self, centres: list[tuple[float, float]]) -> Iterator[Any]:
-        """k3d's voxels; of a chain, each with the times at which it is seen."""
+    def _objects(self, centres: list[tuple[float, float]]) -> Iterator[Any]:
         import k3d
 
         look = {"color_map": [int(self.color[1:], 16)], "outlines": False, "compression_level": 9}
@@ -139,10 +138,9 @@ class Scene(View):
         for solid, shape in zip(solids, self.steps[0], strict=True):
             solid.voxels = _upright(shape)
 
-    def poster(self) -> bytes:
-        """The shapes of the first step, as fine as 15 kB allow."""
+    def _poster(self) -> bytes:
         for detail in (1.0, 0.7, 0.5, 0.35):
-            pixels = grid(self.steps[0], self.layout(detail), self.color)
+            pixels = grid(self.steps[0], self._layout(detail), self.color)
             spare = max(0, round(detail * self.height) - len(pixels))
             pixels = np.pad(pixels, ((spare // 2, spare - spare // 2), (0, 0), (0, 0)))
             picture = small_png(Image.fromarray(pixels), colours=16)
@@ -152,7 +150,7 @@ class Scene(View):
 
     def png(self) -> bytes:
         """The shapes; of a chain, six steps side by side."""
-        shapes, captions, layout, foot = self.steps[0], self.captions, self.layout(detail=2), 0
+        shapes, captions, layout, foot = self.steps[0], self.captions, self._layout(detail=2), 0
         if self.labels:  # the steps are named once, under the last row
             chosen = np.unique(np.linspace(0, len(self.steps) - 1, 6).round().astype(int))
             shapes = tuple(self.steps[t][i] for i in range(self.count) for t in chosen)
@@ -231,8 +229,7 @@ class Points(View):
     names: tuple[str, ...]
     size: float  # of a ball
 
-    def objects(self, centres: list[tuple[float, float]]) -> Iterator[Any]:
-        """k3d's points, a group at a time."""
+    def _objects(self, centres: list[tuple[float, float]]) -> Iterator[Any]:
         import k3d
 
         place = _placed(*centres[0])
@@ -240,8 +237,7 @@ class Points(View):
         for cloud, name, color in zip(self.clouds, self.names, GROUPS, strict=False):
             yield k3d.points(cloud, name=name, color=int(color[1:], 16), model_matrix=place, **look)
 
-    def poster(self) -> bytes:
-        """The points without the legend."""
+    def _poster(self) -> bytes:
         return figure_png(self._drawing(1.0), colours=48, transparent=True)
 
     def png(self) -> bytes:
@@ -253,7 +249,7 @@ class Points(View):
 
     def _drawing(self, detail: float, foot: int = 0) -> Figure:
         """The points as they are first seen, by parallel projection, the nearest drawn last."""
-        wide, high, scale = detail * WIDTH, detail * self.height, self.layout(detail).scale
+        wide, high, scale = detail * WIDTH, detail * self.height, self._layout(detail).scale
         fig = _canvas(wide, high, foot)
         right, away, up = rotation(YAW, PITCH) @ np.concatenate(self.clouds).T
         colours = np.repeat(GROUPS[: len(self.clouds)], [len(cloud) for cloud in self.clouds])

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from dnet_lib.viz.figures import MimeBundle, data_uri, mime_bundle
+from dnet_lib.viz.figures import MimeBundle, Picture, data_uri
 from dnet_lib.viz.raster import KEY_LIGHT, LIGHTING, PITCH, YAW, Layout
 from dnet_lib.viz.style import BLUE, INK, PAPER
 
@@ -26,7 +26,7 @@ class View(ABC):
     """Things side by side, each turned about its own centre; what they are, `Scene` and `Points` say."""
 
     alt: str
-    cell: tuple[float, float]  # width and height that a thing needs however it is turned about its axis, in its sizes
+    cell: tuple[float, float]  # width and height that a thing needs however it is turned, in its own size
     tall: int | None  # the author's height
     count: int = 1
     columns: int | None = 1
@@ -39,11 +39,11 @@ class View(ABC):
     corner: ClassVar[float] = 0.0  # where an object's own coordinates begin, from its centre
 
     @abstractmethod
-    def objects(self, centres: list[tuple[float, float]]) -> Iterator[Any]:
+    def _objects(self, centres: list[tuple[float, float]]) -> Iterator[Any]:
         """What k3d draws: of each step the things, at their centres right and up."""
 
     @abstractmethod
-    def poster(self) -> bytes:
+    def _poster(self) -> bytes:
         """The first step as the page shows it before WebGL starts: a PNG without background, about 15 kB at most."""
 
     @abstractmethod
@@ -54,7 +54,7 @@ class View(ABC):
         return self.alt
 
     def _repr_mimebundle_(self, **kwargs: Any) -> MimeBundle:
-        return mime_bundle(self.widget(), self.html(), self.png(), self.alt, kwargs)
+        return Picture(self.png(), self.alt, self.html(), self.widget())._repr_mimebundle_(**kwargs)
 
     @cached_property
     def height(self) -> int:
@@ -64,7 +64,7 @@ class View(ABC):
         rows = math.ceil(self.count / columns)
         return self.tall or math.ceil(rows * (scale * self.cell[1] + self.label)) + 12
 
-    def layout(self, detail: float = 1.0) -> Layout:
+    def _layout(self, detail: float = 1.0) -> Layout:
         """Where things stand at `detail` times the page's pixels: drawn as large as can be (as in scene.js)."""
         width, height, label, (wide, high) = detail * WIDTH, detail * self.height, detail * self.label, self.cell
         options = [min(self.columns, self.count)] if self.columns else range(1, self.count + 1)
@@ -77,7 +77,7 @@ class View(ABC):
         """The live view: a k3d plot, above the legend or a chain's play button and slider."""
         from ipywidgets import HTML, HBox, Play, SelectionSlider, VBox, jslink
 
-        plot = self.plot()
+        plot = self._plot()
         if self.legend:
             return VBox([plot, HTML(self.legend)])
         if not self.labels:
@@ -88,11 +88,11 @@ class View(ABC):
         jslink((slider, "index"), (plot, "time"))
         return VBox([plot, HBox([play, slider])])
 
-    def plot(self, captions: bool = True) -> Any:
+    def _plot(self, captions: bool = True) -> Any:
         """The view as a k3d plot; a chain's things are seen at the time of their step only."""
         import k3d
 
-        columns, scale, across, down, _ = self.layout()
+        columns, scale, across, down, _ = self._layout()
         rows = math.ceil(self.count / columns)
         distance, pitch = self.height / scale / 2 / math.tan(math.radians(ANGLE / 2)), math.radians(PITCH)
         camera = [0, -distance * math.cos(pitch), distance * math.sin(pitch), 0, 0, 0, 0, 0, 1]
@@ -104,16 +104,16 @@ class View(ABC):
             ((i % columns - (columns - 1) / 2) * across / scale, ((rows - 1) / 2 - i // columns) * down / scale)
             for i in range(self.count)
         ]
-        for item in self.objects(centres):
+        for item in self._objects(centres):
             plot += item
         text = {"color": int(INK[1:], 16), "size": 0.9, "reference_point": "ct", "label_box": False, "is_html": True}
         for caption, (x, z) in zip(self.captions if captions else (), centres, strict=False):
             plot += k3d.text(html.escape(caption), [x, 0, z - self.cell[1] / 2], **text)
         return plot
 
-    def snapshot(self) -> bytes:
+    def _snapshot(self) -> bytes:
         """k3d's binary snapshot with ids 1, 2, ... instead of memory addresses: the same bytes at every run."""
-        plot = self.plot(captions=False)
+        plot = self._plot(captions=False)
         plot.close()  # no front end shows it
         plot.camera = []  # scene.js places it for the page's width
         for i, item in enumerate(plot.objects, start=1):
@@ -133,7 +133,7 @@ class View(ABC):
         return (
             f'<div class="dnet-scene" style="position:relative;height:{self.height + self.foot}px;'
             f'background:var(--dnet-paper,{PAPER});border-radius:10px;overflow:hidden;margin:.8em 0">'
-            f'<img class="dark-light" alt="{alt}" src="{data_uri(self.poster())}" '
+            f'<img class="dark-light" alt="{alt}" src="{data_uri(self._poster())}" '
             f'style="{fill};height:calc(100% - {self.foot}px);object-fit:contain;margin:0">'
             f'<iframe title="3-D view: {alt}" style="{fill};height:100%;border:0;color-scheme:light" '
             f'srcdoc="{html.escape(self._document(library))}"></iframe></div>'
@@ -144,7 +144,7 @@ class View(ABC):
         texts = {"alt": self.alt, "steps": self.labels or None, "captions": self.captions or None}
         places = {"shapes": self.count, "columns": self.columns, "cell": self.cell, "label": LABEL, "tall": TALL}
         look = {"bar": self.foot, "corner": self.corner, "accent": BLUE, "yaw": YAW, "pitch": PITCH, "angle": ANGLE}
-        data = {"light": KEY_LIGHT, "delay": self.delay, "data": base64.b64encode(self.snapshot()).decode()}
+        data = {"light": KEY_LIGHT, "delay": self.delay, "data": base64.b64encode(self._snapshot()).decode()}
         settings = json.dumps({**texts, **places, **look, **data}, ensure_ascii=False).replace("</", "<\\/")
         return (
             '<!doctype html><html lang="en"><meta charset="utf-8"><title>3-D view</title><body>'
