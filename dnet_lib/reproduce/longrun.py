@@ -79,8 +79,7 @@ def rounded(values: Tensor, digits: int) -> list[float]:
 
 def written(name: str, facts: Facts, began: float, place: Workplace) -> Facts:
     """Write one of the results files."""
-    made = place.made(time.perf_counter() - began)
-    return place.save(EXPERIMENT, name, {"paper": {}, "metrics": {}} | facts | made)
+    return place.save(EXPERIMENT, name, {"metrics": {}} | facts | place.made(time.perf_counter() - began))
 
 
 def longrun(
