@@ -89,11 +89,7 @@ EXPERIMENTS: dict[str, Experiment | Single] = {
 OPTIONS: dict[str, dict[str, Any]] = {
     "category": {"action": "append", "help": "may be repeated; default all there are"},
     "preset": {"help": "default: the one that made the shipped weights"},
-    "evaluate": {
-        "action": "store_true",
-        "default": False,
-        "help": "judge trained weights anew, into results of your own",
-    },
+    "evaluate": {"action": "store_true", "default": False, "help": "judge trained weights anew, into own results"},
     "iterations": {"type": int, "help": "learn for so many; a short run wants --weights and --results apart"},
     "name": {"action": "append", "choices": list(NETS), "help": "may be repeated; default all there are"},
     "data": {"help": "a dataset's name or the path of a voxel archive (default: modelnet10)"},
