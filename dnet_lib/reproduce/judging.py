@@ -46,18 +46,18 @@ def kept(chains: Tensor, category: str, sets: Sets) -> Facts:
 
 
 def verdict(samples: Tensor, category: str, sets: Sets | None) -> dict[str, float]:
-    """Samples, occupancy, of a category or of all, before the judges and, where there are data, beside them.
+    """What both judges say of samples (occupancy) of a category, or of all, and how they compare with real shapes.
 
     The first judge's numbers have plain names, the second's end in `_views`. They are silent of a category or a
-    resolution they do not know. Beside what samples reach stands what as many training shapes do.
+    resolution they do not know. Beside what samples reach stands what as many training shapes do (`_by_train`).
     """
     metrics: dict[str, float] = {}
-    for name, ending in JUDGES.items():
+    for name, ending in JUDGES.items() if samples.shape[-1] == RESOLUTION else ():
         judge = load_judge(name)
-        if samples.shape[-1] == RESOLUTION and category == ALL:
+        if category == ALL:
             score = measure.inception_score(judge.probabilities(samples))
             metrics |= {f"inception_score{ending}": score.mean, f"inception_score_std{ending}": score.std}
-        elif samples.shape[-1] == RESOLUTION and category in judge.categories:
+        elif category in judge.categories:
             probabilities, label = judge.probabilities(samples), judge.categories.index(category)
             metrics[f"class_probability{ending}"] = measure.class_probability(probabilities, label)
             metrics[f"class_error{ending}"] = measure.class_error(probabilities, label)
