@@ -1,5 +1,6 @@
 """The model that users hold: a descriptor with its prior and its chain, wherever it came from."""
 
+import copy
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Self
@@ -47,9 +48,12 @@ class Pretrained:
     @classmethod
     def of(cls, run: Run, mean: float, prior: Prior | None, settings: Chain) -> Self:
         """The model of a learning run: a copy of what it keeps and of a prior, for reading only; without a card."""
-        if not isinstance(run.kept, DescriptorNet):
-            raise TypeError(f"a Pretrained holds a DescriptorNet, not a {type(run.kept).__name__}")
-        return cls(run.kept, mean, prior, settings, {}).to(run.kept.device)
+        net, prior = copy.deepcopy((run.kept, prior))
+        if not isinstance(net, DescriptorNet):
+            raise TypeError(f"a Pretrained holds a DescriptorNet, not a {type(net).__name__}")
+        if isinstance(prior, Proposals):
+            prior.net.eval().requires_grad_(False)
+        return cls(net.eval().requires_grad_(False), mean, prior, settings, {})
 
     def score(self, y: Tensor) -> Tensor:
         """f(Y; theta), (N,)."""
