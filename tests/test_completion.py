@@ -220,7 +220,7 @@ def test_recovery_is_learned_for_all_then_for_one_and_judged_with_its_baselines(
     for name in ("all", "sofa"):
         assert load_model(tmp_path / "weights" / "recovery" / f"{name}.safetensors").net.resolution == 16
     assert set(facts["other_corruptions"]) == {*KINDS, "flips"}
-    assert facts["dataset"]["num_train"] == 100
+    assert facts["paper"]["recovery_error"] == 0.0068 and facts["dataset"]["num_train"] == 100
     json.dumps(facts, allow_nan=False)
     test = load_shapes("furniture", "sofa", "test", 16).voxels
     _, hidden = corrupt(test, 0.7, generator=seeded(1))

@@ -61,7 +61,7 @@ def reproduce(place: Workplace, *, category: str = "sofa", minutes: float = MINU
     """All methods and seeds, on one thread; the results file grows with each run, and finished runs are kept."""
     torch.set_num_threads(1)
     sets = place.splits(category, GRIDS.architecture.resolution)
-    facts: Facts = {"runs": [], "metrics": {}}
+    facts: Facts = {"runs": [], "metrics": {}, "paper": {}}
     if (place.results / EXPERIMENT / f"{category}.json").exists():
         facts |= place.known(EXPERIMENT, category)
     done = {(run["method"], run["seed"]) for run in facts["runs"]}

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from dnet_lib.data import ShapeSet
 from dnet_lib.energy import DescriptorNet
 from dnet_lib.features import POOLS, STRENGTHS, Chosen, choose, features, labelled, logistic_regression
+from dnet_lib.paper import PAPER_TABLES
 from dnet_lib.pretrained import Pretrained
 from dnet_lib.reproduce.workplace import ALL, Facts, Workplace, source
 from dnet_lib.voxels import centre, down_scale
@@ -66,6 +67,7 @@ def reproduce(place: Workplace) -> dict[str, Facts]:
             "accuracy_untrained": few["untrained"]["1"][0],
             "accuracy_voxels": few["voxels"]["1"][0],
         },
+        "paper": {"accuracy": PAPER_TABLES["accuracy"]["ours"]},
         "preset": {"pools": POOLS, "strengths": STRENGTHS, "shares": SHARES, "draws": DRAWS},
         "num_features": {name: part.shape[1] for name, part in x.items()},
         "few_labels": few,

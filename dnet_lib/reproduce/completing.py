@@ -11,6 +11,7 @@ from torch import Tensor
 from dnet_lib.baselines import Denoiser, LocalMean, NearestShape, TrainingMean
 from dnet_lib.baselines.denoiser import load_denoiser, save_denoiser
 from dnet_lib.metrics import intersection_over_union, recovery_error
+from dnet_lib.paper import PAPER_TABLES
 from dnet_lib.presets import Conditional
 from dnet_lib.pretrained import Pretrained
 from dnet_lib.reproduce.workplace import ALL, Facts, Sets, Workplace
@@ -71,7 +72,9 @@ def recovery(preset: Conditional, category: str, model: Pretrained, place: Workp
     for name, baseline in baselines.items():
         found = errors(baseline.recover(truth, hidden), truth, hidden)
         metrics |= {f"{key}_{name}": value for key, value in found.items()}
-    return {"metrics": metrics, "other_corruptions": others}
+    paper = PAPER_TABLES["recovery_error"].get(category, {})
+    facts = {"recovery_error": paper["ours-3"], **paper} if paper else {}
+    return {"metrics": metrics, "paper": facts, "other_corruptions": others}
 
 
 def errors(recovered: Tensor, truth: Tensor, hidden: Tensor) -> dict[str, float]:
@@ -100,4 +103,4 @@ def superresolution(preset: Conditional, category: str, model: Pretrained, place
         metrics[f"voxel_error{name}"] = (binary - truth).abs().double().mean().item()
         metrics[f"voxel_error_continuous{name}"] = (guess.clamp(0, 1) - truth).abs().double().mean().item()
         metrics[f"iou{name}"] = intersection_over_union(binary, truth).double().mean().item()
-    return {"metrics": metrics}
+    return {"metrics": metrics, "paper": {}}

@@ -112,6 +112,7 @@ def publish(experiment: Experiment, preset: Preset, category: str, place: Workpl
     curve = follow(lesson, place.checkpoint(preset.experiment, preset.name, category))
     facts: Facts = {
         "metrics": {},
+        "paper": {},
         "preset": asdict(lesson.preset),
         "dataset": source(sets[0], category=category, num_train=len(sets[0])),
         "curve": curve,

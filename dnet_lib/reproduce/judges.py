@@ -56,6 +56,7 @@ def train(name: str, place: Workplace, *, num_epochs: int = 16) -> Facts:
     logits, labels = turned_logits(net, shapes.voxels[held_out]).cpu(), shapes.labels[held_out]
     temperature = calibrate(logits, labels)
     facts: Facts = {
+        "paper": {},
         "preset": {"num_epochs": num_epochs, "held_out": HELD_OUT},
         "dataset": source(shapes, num_train=int((~held_out).sum())),
         **place.made(curve[-1]["seconds"]),

@@ -10,6 +10,7 @@ import dnet_lib.metrics as measure
 from dnet_lib.generator import Proposals, infer, latents
 from dnet_lib.judges import RESOLUTION, load_judge
 from dnet_lib.metrics import nearest
+from dnet_lib.paper import PAPER_TABLES
 from dnet_lib.presets import Preset
 from dnet_lib.pretrained import Pretrained
 from dnet_lib.reproduce.workplace import ALL, Facts, Sets, Workplace, packed
@@ -35,6 +36,7 @@ def judge(preset: Preset, category: str, model: Pretrained, place: Workplace, se
     start = uncentre(model.starts(num_samples, generator=place.random(1)), model.mean).cpu()
     started = time.perf_counter()
     return {
+        "paper": in_the_paper(category),
         "metrics": {"seconds_sampling": sampled - began} | verdict(samples, category, sets),
         "start": {"seconds_sampling": started - sampled} | verdict(start, category, sets),
     }
@@ -42,7 +44,8 @@ def judge(preset: Preset, category: str, model: Pretrained, place: Workplace, se
 
 def kept(chains: Tensor, category: str, sets: Sets) -> Facts:
     """Of persistent chains, occupancy: their verdict, and some of them."""
-    return {"metrics": verdict(chains, category, sets), "samples": packed(threshold(chains[:NUM_KEPT]))}
+    metrics = verdict(chains, category, sets)
+    return {"paper": in_the_paper(category), "metrics": metrics, "samples": packed(threshold(chains[:NUM_KEPT]))}
 
 
 def verdict(samples: Tensor, category: str, sets: Sets | None) -> dict[str, float]:
@@ -81,6 +84,14 @@ def verdict(samples: Tensor, category: str, sets: Sets | None) -> dict[str, floa
         metrics[f"minimum_matching_distance{whose}"] = measure.minimum_matching_distance(shapes, test, measure="iou")
         metrics[f"one_nn_accuracy{whose}"] = measure.one_nn_accuracy(shapes, test[:count], measure="iou")
     return metrics
+
+
+def in_the_paper(category: str) -> dict[str, float]:
+    """The paper's own numbers of a category, or of all."""
+    if category == ALL:
+        return {"inception_score": PAPER_TABLES["inception_score"]["ours"][0]}
+    metrics = ("class_probability", "class_error")
+    return {m: PAPER_TABLES[m][category]["ours"] for m in metrics if category in PAPER_TABLES[m]}
 
 
 def reconstruct(preset: Preset, category: str, model: Pretrained, place: Workplace, sets: Sets | None) -> Facts:

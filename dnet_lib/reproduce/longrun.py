@@ -79,7 +79,8 @@ def rounded(values: Tensor, digits: int) -> list[float]:
 
 def written(name: str, facts: Facts, began: float, place: Workplace) -> Facts:
     """Write one of the results files."""
-    return place.save(EXPERIMENT, name, {"metrics": {}} | facts | place.made(time.perf_counter() - began))
+    made = place.made(time.perf_counter() - began)
+    return place.save(EXPERIMENT, name, {"paper": {}, "metrics": {}} | facts | made)
 
 
 def longrun(
