@@ -3,8 +3,6 @@
 import hashlib
 import json
 import os
-import zipfile
-import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,8 +19,7 @@ from dnet_lib.voxels import centre, coarsen, pad
 
 EMBEDDED = Path(__file__).parent / "shapes" / "furniture_32.npz"
 KINDS = {"voxels": (2, "u"), "labels": (1, "iu"), "split": (1, "U"), "names": (1, "U"), "categories": (1, "U")}
-KEYS = (*KINDS, "manifest")
-"""The arrays of a voxel archive; of all but the manifest the number of axes and the kinds of dtype."""
+"""The arrays of a voxel archive beside its manifest: the number of axes and the kinds of dtype."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,85 +76,73 @@ def load_shapes(name: str | Path, category: str | None = None, split: str = "tra
     if type(resolution) is not int or resolution < 1:
         raise DataError(f"a resolution must be a whole number of voxels, at least 1, not {resolution!r}")
     archive = _read(_locate(name, resolution))
+    categories = tuple(archive["categories"].tolist())
     if split not in ("train", "test"):
         raise DataError(f"unknown split {split!r}: choose 'train' or 'test'")
-    categories = tuple(str(c) for c in archive["categories"])
     if category is not None and category not in categories:
         raise DataError(f"unknown category {category!r}: choose from {', '.join(categories)}")
-    chosen = np.ones(len(archive["labels"]), dtype=bool)
-    if category is not None:
-        chosen = archive["labels"] == categories.index(category)
-    parts = {}
-    for part in {"train", split}:
-        rows = np.flatnonzero(chosen & (archive["split"] == part))
-        parts[part] = rows, _fit(_unpack(archive, rows), resolution) if len(rows) else None
-    rows, voxels = parts[split]
-    if voxels is None:
+    chosen = category is None or archive["labels"] == categories.index(category)
+    rows = {part: np.flatnonzero(chosen & (archive["split"] == part)) for part in ("train", split)}
+    if not len(rows[split]):
         raise DataError(f"{name} holds no {split} shapes" + (f" of category {category}" if category else ""))
-    reference = voxels if parts["train"][1] is None else parts["train"][1]
+    parts = {part: _unpack(archive, own) for part, own in rows.items() if len(own)}
+    parts = {part: _fit(voxels, resolution) for part, voxels in parts.items()}
+    voxels, own = parts[split], rows[split]
     return ShapeSet(
         voxels=voxels,
-        labels=torch.from_numpy(archive["labels"][rows].astype(np.int64)),
+        labels=torch.from_numpy(archive["labels"][own].astype(np.int64)),
         categories=categories,
-        names=tuple(str(n) for n in archive["names"][rows]),
-        mean=float(reference.double().mean()),
+        names=tuple(archive["names"][own].tolist()),
+        mean=float(parts.get("train", voxels).double().mean()),
         dataset=archive["manifest"]["dataset"],
-        sha256=archive["sha256"],
+        sha256=hashlib.sha256(archive["voxels"].tobytes()).hexdigest(),
     )
 
 
 def _locate(name: str | Path, resolution: int) -> Path:
-    if str(name) == "furniture":
-        return EMBEDDED
-    if str(name) == "modelnet10":
-        path = cache_folder() / f"modelnet10_{resolution}.npz"
-        if not path.exists():
-            raise DataError(
-                f"ModelNet10 at {resolution}^3 is not on this machine ({path}). Its models are free for research use; "
-                f"make it once with: dnet-data modelnet10 --resolution {resolution}"
-            )
-        return path
-    path = Path(name).expanduser()
+    made = cache_folder() / f"modelnet10_{resolution}.npz"
+    path = {"furniture": EMBEDDED, "modelnet10": made}.get(str(name), Path(name).expanduser())
+    if not path.exists() and path == made:
+        raise DataError(
+            f"ModelNet10 at {resolution}^3 is not on this machine ({path}). Its models are free for research use; make "
+            f"it once with: dnet-data modelnet10 --resolution {resolution}"
+        )
     if not path.exists():
         raise DataError(f"unknown dataset {name!r}: choose 'furniture', 'modelnet10' or the path of a voxel archive")
     return path
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """The arrays of a voxel archive, checked, with its manifest parsed and its sha256 added."""
+    """The arrays of a voxel archive, checked, with its manifest parsed."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            missing = [key for key in KEYS if key not in file.files]
-            if missing:
-                raise DataError(
-                    f"{path} is not a voxel archive: it lacks {', '.join(missing)} (see `dnet-data import`)"
-                )
-            archive: dict[str, Any] = {key: file[key] for key in KEYS}
-        archive["manifest"] = json.loads(str(archive["manifest"]))
-        side = archive["manifest"]["resolution"]
-        dataset = archive["manifest"]["dataset"]
-    except DataError:
-        raise
-    except (
-        *(OSError, ValueError, KeyError, TypeError, EOFError, MemoryError, RuntimeError),
-        *(zipfile.BadZipFile, zlib.error),
-    ) as error:
-        raise DataError(f"{path} is not a readable voxel archive ({error}): make it again with dnet-data") from error
+            archive: dict[str, Any] = {key: file[key] for key in (*KINDS, "manifest") if key in file.files}
+        _check(archive)
+    except Exception as error:  # a damaged archive fails in any way it likes
+        raise DataError(
+            f"{path} is not a readable voxel archive ({error}): make it again with dnet-data, or from voxels of your "
+            "own with `dnet-data import`"
+        ) from error
+    return archive
+
+
+def _check(archive: dict[str, Any]) -> None:
+    """Parse the manifest; raise ValueError or KeyError for arrays that are missing, or not what they should be."""
+    if missing := {*KINDS, "manifest"} - set(archive):
+        raise ValueError(f"it lacks {', '.join(sorted(missing))}")
     for key, (ndim, kinds) in KINDS.items():
         if archive[key].ndim != ndim or archive[key].dtype.kind not in kinds:
-            raise DataError(f"{path} is broken: `{key}` is {archive[key].dtype} {archive[key].shape}")
-    voxels, labels, split = archive["voxels"], archive["labels"], archive["split"]
-    rows = len(voxels)
-    if type(side) is not int or not 1 <= side <= 1024 or not isinstance(dataset, str):
-        raise DataError(f"{path} is broken: its manifest claims resolution {side!r} and dataset {dataset!r}")
-    if voxels.dtype != np.uint8 or voxels.shape != (rows, -(-(side**3) // 8)):
-        raise DataError(f"{path} is broken: {side}^3 shapes cannot be packed as {voxels.dtype} {voxels.shape}")
-    if not len(labels) == len(split) == len(archive["names"]) == rows:
-        raise DataError(f"{path} is broken: its arrays differ in length")
-    if rows and (labels.min() < 0 or labels.max() >= len(archive["categories"])):
-        raise DataError(f"{path} is broken: a label has no category")
-    archive["sha256"] = hashlib.sha256(voxels.tobytes()).hexdigest()
-    return archive
+            raise ValueError(f"`{key}` is {archive[key].dtype} {archive[key].shape}")
+    archive["manifest"] = json.loads(str(archive["manifest"]))
+    voxels, labels, side = archive["voxels"], archive["labels"], archive["manifest"]["resolution"]
+    if type(side) is not int or not 1 <= side <= 1024 or not isinstance(archive["manifest"]["dataset"], str):
+        raise ValueError(f"its manifest claims resolution {side!r} and dataset {archive['manifest']['dataset']!r}")
+    if voxels.dtype != np.uint8 or voxels.shape[1] != -(-(side**3) // 8):
+        raise ValueError(f"{side}^3 shapes cannot be packed as {voxels.dtype} {voxels.shape}")
+    if not len(labels) == len(archive["split"]) == len(archive["names"]) == len(voxels):
+        raise ValueError("its arrays differ in length")
+    if len(labels) and not 0 <= labels.min() <= labels.max() < len(archive["categories"]):
+        raise ValueError("a label has no category")
 
 
 def _unpack(archive: dict[str, Any], rows: NDArray[np.intp]) -> Tensor:
@@ -170,11 +155,8 @@ def _fit(voxels: Tensor, resolution: int) -> Tensor:
     side = voxels.shape[-1]
     if side > resolution and side % resolution == 0:
         return coarsen(voxels, side // resolution)
-    border = (side - resolution) // 2
-    if side > resolution and (side - resolution) % 2 == 0:
-        inner = voxels[..., border:-border, border:-border, border:-border]
-        if inner.sum() == voxels.sum():
-            return inner.contiguous()
-    if side <= resolution and (resolution - side) % 2 == 0:
-        return pad(voxels, (resolution - side) // 2)
-    raise DataError(f"a {side}^3 archive cannot give {resolution}^3 shapes: make one with `dnet-data --resolution`")
+    border, odd = divmod(resolution - side, 2)
+    fitted = pad(voxels, border)  # or cut, where it is negative
+    if odd or fitted.count_nonzero() < voxels.count_nonzero():
+        raise DataError(f"a {side}^3 archive cannot give {resolution}^3 shapes: make one with `dnet-data --resolution`")
+    return fitted

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -23,6 +23,7 @@ POOLS = (4, 2)
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)  #: Inverse regularisation strengths C that cross-validation chooses from
 
 
+@torch.no_grad()
 def features(net: DescriptorNet, y: Tensor, *, pools: Sequence[int] = POOLS, batch_size: int = 64) -> Tensor:
     """Max-pooled feature maps h(1), h(2), ... of centred shapes, concatenated: (N, 1, R, R, R) -> (N, D).
 
@@ -31,11 +32,10 @@ def features(net: DescriptorNet, y: Tensor, *, pools: Sequence[int] = POOLS, bat
     """
     if not 0 < len(pools) <= len(net.convolutions):
         raise ShapeError(f"this network has {len(net.convolutions)} layers of feature maps, not {len(pools)}")
-    with torch.no_grad():
-        batches = []
-        for batch in y.split(batch_size):
-            maps = zip(net.hidden(batch), pools, strict=False)
-            batches.append(torch.cat([F.max_pool3d(h, k, ceil_mode=True).flatten(1) for h, k in maps], dim=1))
+    batches = []
+    for batch in y.split(batch_size):
+        maps = zip(net.hidden(batch), pools, strict=False)
+        batches.append(torch.cat([F.max_pool3d(h, k, ceil_mode=True).flatten(1) for h, k in maps], dim=1))
     return torch.cat(batches)
 
 
@@ -75,7 +75,6 @@ def choose(
     *,
     strengths: Sequence[float] = STRENGTHS,
     folds: int = 3,
-    one_versus_rest: bool = False,
     seed: int = 0,
 ) -> Chosen:
     """Choose the regularisation by cross-validation on these (training) rows alone, then fit on all of them.
@@ -83,16 +82,12 @@ def choose(
     x (N, D), labels (N,). A category with fewer rows than `folds` lowers the number of folds, to two at least.
     """
     x, labels = np.asarray(x), np.asarray(labels)
-    fewest = int(np.bincount(labels)[np.unique(labels)].min())
+    fewest = int(np.unique(labels, return_counts=True)[1].min())
     splitter = StratifiedKFold(max(2, min(folds, fewest)), shuffle=True, random_state=seed)
-    scores = {}
+    search = GridSearchCV(logistic_regression(seed=seed), {"logisticregression__C": list(strengths)}, cv=splitter)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the accuracy of 200 iterations is what is compared
         warnings.filterwarnings("ignore", message="The least populated class")
-        for strength in strengths:
-            model = logistic_regression(strength, one_versus_rest=one_versus_rest, seed=seed)
-            parts = [model.fit(x[a], labels[a]).score(x[b], labels[b]) for a, b in splitter.split(x, labels)]
-            scores[strength] = float(np.mean(parts))
-        best = max(scores, key=lambda strength: scores[strength])
-        model = logistic_regression(best, one_versus_rest=one_versus_rest, seed=seed)
-        return Chosen(model.fit(x, labels), best, scores)
+        search.fit(x, labels)
+    scores = dict(zip(strengths, search.cv_results_["mean_test_score"].tolist(), strict=True))
+    return Chosen(search.best_estimator_, search.best_params_["logisticregression__C"], scores)

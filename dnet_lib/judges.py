@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dnet_lib.checkpoints import shipped
-from dnet_lib.energy import SameConv3d
+from dnet_lib.energy import SameConv3d, device_of
 from dnet_lib.errors import CheckpointError
 from dnet_lib.files import read_tensors, weights, with_weights, write_tensors
 from dnet_lib.resuming import Parts, described, fingerprint, resumable
@@ -84,8 +84,7 @@ def depth_views(occupancy: Tensor) -> Tensor:
     The two channels are nearness, 1 at the near face of the grid, falling towards the far one, 0 where the line of
     sight meets nothing, and thickness, the filled share of that line.
     """
-    near = torch.linspace(1, 0, occupancy.shape[-1] + 1, device=occupancy.device)[:-1]
-    views = []
+    near, views = torch.linspace(1, 0, occupancy.shape[-1] + 1, device=occupancy.device)[:-1], []
     for axis in (1, 2, 3):
         lines = occupancy[:, 0].movedim(axis, -1)
         for nearness in (near, near.flip(0)):
@@ -93,15 +92,11 @@ def depth_views(occupancy: Tensor) -> Tensor:
     return torch.stack(views, dim=1)
 
 
+@torch.no_grad()
 def turned_logits(net: nn.Module, occupancy: Tensor, *, batch_size: int = 64) -> Tensor:
     """A network's logits (N, C) of thresholded occupancy (N, 1, R, R, R), averaged over the four quarter-turns."""
-    device = next(net.parameters()).device
-    with torch.no_grad():
-        batches = [
-            sum(net(torch.rot90(batch, turn, (2, 3))) for turn in range(4)) / 4
-            for batch in threshold(occupancy.to(device)).split(batch_size)
-        ]
-    return torch.cat(batches)
+    parts = threshold(occupancy.to(device_of(net))).split(batch_size)
+    return torch.cat([sum(net(torch.rot90(part, turn, (2, 3))) for turn in range(4)) / 4 for part in parts])
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,14 +136,10 @@ def vary(occupancy: Tensor, generator: torch.Generator) -> Tensor:
     angle, size = uniform(0, 2 * math.pi), torch.where(free, uniform(0.75, 1.25), 1.0)
     angle = torch.where(free, angle, (angle * 2 / math.pi).floor() * math.pi / 2)
     mirror = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0)
-    matrix = torch.zeros(n, 3, 4, device=device)  # of grid_sample's order: last axis first
-    matrix[:, 0, 0] = 1 / size
-    matrix[:, 1, 1] = angle.cos() / size
-    matrix[:, 1, 2] = -angle.sin() / size
-    matrix[:, 2, 1] = mirror * angle.sin() / size
-    matrix[:, 2, 2] = mirror * angle.cos() / size
-    for row in range(3):
-        matrix[:, row, 3] = uniform(-4 / side, 4 / side) * free
+    cos, sin, zero = angle.cos() / size, angle.sin() / size, torch.zeros(n, device=device)
+    move = [uniform(-4 / side, 4 / side) * free for _ in range(3)]
+    rows = (1 / size, zero, zero, move[0]), (zero, cos, -sin, move[1]), (zero, mirror * sin, mirror * cos, move[2])
+    matrix = torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)  # of grid_sample's order: last axis first
     y = F.grid_sample(occupancy, F.affine_grid(matrix, list(occupancy.shape), align_corners=False), align_corners=False)
     y = threshold(y, 0.4)
     kind = uniform(0, 1).view(-1, 1, 1, 1, 1)
@@ -196,15 +187,14 @@ def fit(
     Shapes are drawn so that a rare category comes more often (in proportion to the square root of its size) and varied
     by `vary`. Where `checkpoint` exists the training resumes from it, and first yields the epochs it remembers.
     """
-    device = next(net.parameters()).device
-    generator = torch.Generator().manual_seed(seed)
+    device, generator = device_of(net), torch.Generator().manual_seed(seed)
     x, y = voxels[~held_out], labels[~held_out]
     frequency = y.bincount().float().rsqrt()[y]
     num_batches = math.ceil(len(x) / batch_size)
     optimizer = torch.optim.AdamW(net.parameters(), lr=learning_rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=num_epochs * num_batches)
-    random = {"generator": generator, "dropout": torch.default_generator}
-    run = Parts(net=net, optimizer=optimizer, schedule=schedule, epochs=[], **random)
+    parts = {"net": net, "optimizer": optimizer, "schedule": schedule, "generator": generator}
+    run = Parts(**parts, dropout=torch.default_generator, epochs=[])
 
     def step() -> None:
         began = time.perf_counter()
@@ -220,24 +210,18 @@ def fit(
             schedule.step()
             loss_sum += loss.item() / num_batches
             right += int((logits.argmax(1) == target).sum())
-        net.eval()
-        logits, target = turned_logits(net, voxels[held_out]), labels[held_out].to(device)
-        right_held_out, held_out_loss = (logits.argmax(1) == target).float().mean(), F.cross_entropy(logits, target)
-        accuracy = right / (num_batches * batch_size)
+        logits, target = turned_logits(net.eval(), voxels[held_out]), labels[held_out].to(device)
+        accuracies = right / (num_batches * batch_size), (logits.argmax(1) == target).float().mean().item()
         seconds = time.perf_counter() - began + (run.epochs[-1][-1] if run.epochs else 0)
         run.iteration += 1
-        numbers = loss_sum, accuracy, right_held_out.item(), held_out_loss.item(), seconds
-        run.epochs.append((run.iteration, *numbers))
+        run.epochs.append((run.iteration, loss_sum, *accuracies, F.cross_entropy(logits, target).item(), seconds))
 
     about = {"network": described(net), "data": fingerprint(x, y), "seed": seed, "epochs": num_epochs}
-    epochs = resumable(
-        run, step, num_epochs, checkpoint=checkpoint, save_every=1, late=False, belongs=lambda: about, device=device
-    )
+    options: dict[str, Any] = {"checkpoint": checkpoint, "save_every": 1, "late": False, "device": device}
     yielded = 0
-    for _ in chain(epochs, [None]):
-        for epoch in run.epochs[yielded:]:
-            yielded += 1
-            yield Epoch(*epoch)
+    for _ in chain(resumable(run, step, num_epochs, belongs=lambda: about, **options), [None]):
+        yield from (Epoch(*epoch) for epoch in run.epochs[yielded:])
+        yielded = len(run.epochs)
     net.eval()
 
 
@@ -246,17 +230,12 @@ def calibrate(logits: Tensor, labels: Tensor) -> float:
 
     Temperature scaling changes no decision, only how sure the probabilities are. Use shapes that were not trained on.
     """
-    log_t = torch.zeros((), dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([log_t], max_iter=100, line_search_fn="strong_wolfe")
+    from scipy.optimize import minimize_scalar  # a second to import: only where it is needed
 
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = F.cross_entropy(logits.double() / log_t.exp(), labels)
-        loss.backward()
-        return loss
+    def loss(log_t: float) -> float:
+        return F.cross_entropy(logits.double() / math.exp(log_t), labels).item()
 
-    optimizer.step(closure)
-    return log_t.exp().item()
+    return math.exp(minimize_scalar(loss).x)
 
 
 def reliability(probabilities: Tensor, labels: Tensor, *, bins: int = 10) -> dict[str, list[float]]:

@@ -159,10 +159,10 @@ class Run:
     def belongs(self, data: Tensor) -> dict[str, Any]:
         """What a checkpoint of this run belongs to."""
         return {
+            "data": f"{tuple(data.shape)} {fingerprint(data)}",
             "network": described(self.net),
             "starts": f"{type(self.starts).__name__} {getattr(self.starts, 'about', dict)()}",
             "optimizer": type(self.optimizer).__name__,
-            "data": f"{tuple(data.shape)} {fingerprint(data)}",
             "seed": self.generator.initial_seed() - 1_000_003 * rank(),
             "average": self.averaged is not None,
         }

@@ -3,14 +3,13 @@
 No number here means much alone: compare each with that of as many real test shapes under the same judge.
 """
 
-import operator
 from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
 from dnet_lib.errors import ShapeError
-from dnet_lib.voxels import check_shapes, threshold
+from dnet_lib.voxels import check_batch, check_shapes, threshold
 
 Measure = Literal["voxels", "iou"]
 
@@ -63,8 +62,7 @@ def class_probability(probabilities: Tensor, label: int | Tensor) -> float:
 
     probabilities (N, C); label one category, or (N,) one for each shape. One perfect shape N times over scores best.
     """
-    p = _check_probabilities(probabilities)
-    return p.gather(1, _check_labels(label, p)[:, None]).mean().item()
+    return _intended(probabilities, label)[1].mean().item()
 
 
 def class_error(probabilities: Tensor, label: int | Tensor) -> float:
@@ -73,8 +71,7 @@ def class_error(probabilities: Tensor, label: int | Tensor) -> float:
     probabilities (N, C); label one category, or (N,) one for each shape. A category that shares the top probability
     counts as right, as the paper words it.
     """
-    p = _check_probabilities(probabilities)
-    intended = p.gather(1, _check_labels(label, p)[:, None])[:, 0]
+    p, intended = _intended(probabilities, label)
     return (intended < p.amax(1)).double().mean().item()
 
 
@@ -84,47 +81,37 @@ def recovery_error(recovered: Tensor, truth: Tensor, hidden: Tensor) -> float:
     Occupancy (N, 1, R, R, R), used as given: threshold binary recoveries first, then this is the share of hidden
     voxels that are wrong. `hidden` is a boolean mask of the same shape, True where a voxel was hidden.
     """
-    check_shapes(truth, name="the true shapes")
-    check_shapes(recovered, name="the recovered shapes", resolution=truth.shape[-1])
-    if len(recovered) != len(truth):
-        raise ShapeError(f"{len(recovered)} recovered shapes cannot be compared with {len(truth)} true ones: pair them")
-    if not isinstance(hidden, Tensor) or hidden.dtype != torch.bool:
-        kind = hidden.dtype if isinstance(hidden, Tensor) else type(hidden).__name__
-        raise ShapeError(f"`hidden` must be a boolean mask, True where a voxel was hidden, not {kind}: use .bool()")
-    if hidden.shape != truth.shape:
-        raise ShapeError(f"`hidden` must have the shapes' size {tuple(truth.shape)}, not {tuple(hidden.shape)}")
+    _check_two(recovered, truth, "recovered", "true", paired=True)
+    if not isinstance(hidden, Tensor) or hidden.dtype != torch.bool or hidden.shape != truth.shape:
+        found = f"{hidden.dtype} {tuple(hidden.shape)}" if isinstance(hidden, Tensor) else type(hidden).__name__
+        raise ShapeError(f"`hidden` must be a mask {tuple(truth.shape)}, True where hidden, not {found}: use .bool()")
     if not bool(hidden.any()):
         raise ShapeError("`hidden` hides no voxel: there is nothing to recover")
     return (recovered - truth).abs()[hidden].double().mean().item()
 
 
-def intersection_over_union(a: Tensor, b: Tensor, *, level: float = 0.5) -> Tensor:
-    """|A and B| / |A or B| of pairs of thresholded shapes, (N,) in [0, 1]; two empty shapes agree: 1.
+def intersection_over_union(a: Tensor, b: Tensor) -> Tensor:
+    """|A and B| / |A or B| of pairs of shapes thresholded at 0.5, (N,) in [0, 1]; two empty shapes agree: 1.
 
     Occupancy (N, 1, R, R, R) twice.
     """
-    check_shapes(b, name="the reference shapes")
-    check_shapes(a, resolution=b.shape[-1])
-    if len(a) != len(b):
-        raise ShapeError(f"{len(a)} shapes cannot be compared with {len(b)} references: pair them")
-    full_a, full_b = ((y > level).flatten(1) for y in (a, b))
+    _check_two(a, b, paired=True)
+    full_a, full_b = (threshold(y).flatten(1).bool() for y in (a, b))
     union = (full_a | full_b).sum(1)
     return torch.where(union > 0, (full_a & full_b).sum(1) / union.clamp(min=1), 1.0)
 
 
-def distances(a: Tensor, b: Tensor, *, measure: Measure = "voxels", level: float = 0.5) -> Tensor:
-    """Distances of all pairs of two batches of thresholded shapes, (N, M), by one matrix product.
+def distances(a: Tensor, b: Tensor, *, measure: Measure = "voxels") -> Tensor:
+    """Distances of all pairs of two batches of shapes thresholded at 0.5, (N, M), by one matrix product.
 
     a, b     occupancy (N, 1, R, R, R) and (M, 1, R, R, R)
     measure  "voxels": number of differing voxels, the squared l2 distance of binary shapes (section 6.1, Fig. 2).
              "iou": 1 - intersection / union, in [0, 1], so relative to the sizes; two empty shapes are at 0
-    level    voxels above it count as full
     """
     if measure not in get_args(Measure):
         raise ValueError(f"unknown measure {measure!r}: choose from {', '.join(get_args(Measure))}")
-    check_shapes(b, name="the reference shapes")
-    check_shapes(a, resolution=b.shape[-1])
-    a, b = (threshold(y, level).flatten(1).float() for y in (a, b))
+    _check_two(a, b)
+    a, b = (threshold(y).flatten(1).float() for y in (a, b))
     both, full = a @ b.T, a.sum(1)[:, None] + b.sum(1)
     if measure == "voxels":
         return full - 2 * both
@@ -132,36 +119,30 @@ def distances(a: Tensor, b: Tensor, *, measure: Measure = "voxels", level: float
     return torch.where(union > 0, 1 - both / union.clamp(min=1), 0)
 
 
-def nearest(shapes: Tensor, references: Tensor, *, level: float = 0.5, measure: Measure = "voxels") -> Neighbours:
-    """For each shape the nearest reference, both thresholded (section 6.1, Fig. 2); `measure` as in `distances`.
-
-    Occupancy (N, 1, R, R, R) and (M, 1, R, R, R).
-    """
-    return Neighbours(*distances(shapes, references, measure=measure, level=level).min(dim=1))
+def nearest(shapes: Tensor, references: Tensor, *, measure: Measure = "voxels") -> Neighbours:
+    """For each shape the nearest reference (section 6.1, Fig. 2), in the `distances` of the same arguments."""
+    return Neighbours(*distances(shapes, references, measure=measure).min(dim=1))
 
 
-def coverage(samples: Tensor, references: Tensor, *, level: float = 0.5, measure: Measure = "voxels") -> float:
+def coverage(samples: Tensor, references: Tensor, *, measure: Measure = "voxels") -> float:
     """Share of the references that are the nearest one of at least one sample, in (0, 1] (Achlioptas et al., 2018).
 
     Low where modes are missing; blind to the quality of samples. With fewer samples than references it cannot reach
     1: compare it with the coverage of as many real shapes.
     """
-    near = nearest(samples, references, level=level, measure=measure)
-    return float(near.row.unique().numel() / len(references))
+    return len(nearest(samples, references, measure=measure).row.unique()) / len(references)
 
 
-def minimum_matching_distance(
-    samples: Tensor, references: Tensor, *, level: float = 0.5, measure: Measure = "voxels"
-) -> float:
+def minimum_matching_distance(samples: Tensor, references: Tensor, *, measure: Measure = "voxels") -> float:
     """Mean over the references of the distance to the nearest sample, in units of `measure` (Achlioptas et al., 2018).
 
     0 where every reference is among the samples. Samples that are nobody's nearest do not count, however bad; more
     samples can only lower it.
     """
-    return nearest(references, samples, level=level, measure=measure).distance.double().mean().item()
+    return nearest(references, samples, measure=measure).distance.double().mean().item()
 
 
-def one_nn_accuracy(samples: Tensor, references: Tensor, *, level: float = 0.5, measure: Measure = "voxels") -> float:
+def one_nn_accuracy(samples: Tensor, references: Tensor, *, measure: Measure = "voxels") -> float:
     """Can a classifier tell samples from references? Leave-one-out accuracy of the nearest neighbour, in [0, 1].
 
     Each shape of both batches is given to the batch of its nearest other shape; shapes at equal distance share the
@@ -172,51 +153,49 @@ def one_nn_accuracy(samples: Tensor, references: Tensor, *, level: float = 0.5, 
     Occupancy (n, 1, R, R, R) twice, n >= 2: with unequal numbers 0.5 would not mean "alike", so they raise
     `ShapeError`.
     """
-    check_shapes(references, name="the reference shapes")
-    check_shapes(samples, resolution=references.shape[-1])
     n = len(samples)
+    _check_two(samples, references)
     if n != len(references) or n < 2:
         raise ShapeError(
             f"{n} samples and {len(references)} references: take as many of each, at least 2 (samples[:n], "
             "references[:n])"
         )
     both = torch.cat([samples, references])
-    between = distances(both, both, level=level, measure=measure).fill_diagonal_(torch.inf)
+    between = distances(both, both, measure=measure).fill_diagonal_(torch.inf)
     closest = between == between.amin(1, keepdim=True)
     own = torch.cat([closest[:n, :n].sum(1), closest[n:, n:].sum(1)])
     return (own / closest.sum(1)).double().mean().item()
 
 
+def _check_two(a: Tensor, b: Tensor, first: str = "given", second: str = "reference", *, paired: bool = False) -> None:
+    """Raise `ShapeError` unless two batches of shapes lie on one grid, and can be paired where they are to be."""
+    check_shapes(b, name=f"the {second} shapes")
+    check_shapes(a, name=f"the {first} shapes", resolution=b.shape[-1])
+    if paired and len(a) != len(b):
+        raise ShapeError(f"{len(a)} {first} shapes cannot be compared with {len(b)} {second} ones: pair them")
+
+
 def _check_probabilities(p: Tensor) -> Tensor:
     """Rows of probabilities in double precision, each summing to exactly one, or `ShapeError`."""
-    if not isinstance(p, Tensor) or not p.is_floating_point() or p.ndim != 2:
-        kind = f"{p.dtype} {tuple(p.shape)}" if isinstance(p, Tensor) else type(p).__name__
-        raise ShapeError(f"probabilities must be a float tensor (N, C), a row for each shape, not {kind}")
-    if p.numel() == 0:
-        raise ShapeError(f"probabilities are empty: {tuple(p.shape)}")
-    if not bool(torch.isfinite(p).all()):
-        raise ShapeError("probabilities contain NaN or infinite values")
-    p = p.double()
-    if bool((p < 0).any()):
-        raise ShapeError(f"probabilities must not be negative ({p.min():.3g}): give logits.softmax(1)")
+    p = check_batch(p, name="probabilities (N, C)").double()
+    if p.ndim != 2 or bool((p < 0).any()):
+        found = f"{tuple(p.shape)}, {p.min():.3g} the least"
+        raise ShapeError(f"probabilities must be (N, C), none negative, not {found}: give logits.softmax(1)")
     sums = p.sum(1)
-    if bool(((sums - 1).abs() > 1e-3).any()):
-        worst = sums[(sums - 1).abs().argmax()]
+    worst = sums[(sums - 1).abs().argmax()].item()
+    if abs(worst - 1) > 1e-3:
         raise ShapeError(f"rows of probabilities must sum to one, not {worst:.3g}: give logits.softmax(1)")
     return p / sums[:, None]
 
 
-def _check_labels(label: int | Tensor, p: Tensor) -> Tensor:
-    """A label for each row of probabilities (N, C), (N,), or `ShapeError`."""
-    if isinstance(label, Tensor) and label.ndim > 0:
-        if label.is_floating_point() or label.dtype == torch.bool or label.shape != p.shape[:1]:
-            raise ShapeError(
-                f"labels must be {len(p)} whole numbers, one a shape, not {label.dtype} {tuple(label.shape)}"
-            )
-        labels = label.to(p.device).long()
-    else:
-        labels = torch.full(p.shape[:1], operator.index(label), device=p.device)
-    low, high = labels.min().item(), labels.max().item()
-    if low < 0 or high >= p.shape[1]:
-        raise ShapeError(f"label {low if low < 0 else high} is outside: there are {p.shape[1]} categories, 0 first")
-    return labels
+def _intended(probabilities: Tensor, label: int | Tensor) -> tuple[Tensor, Tensor]:
+    """Checked rows of probabilities, (N, C), and of each row the one of its label, (N,), or `ShapeError`."""
+    p, labels = _check_probabilities(probabilities), torch.as_tensor(label)
+    whole = not labels.is_floating_point() and labels.dtype != torch.bool
+    if not whole or labels.shape not in ((), p.shape[:1]):
+        found = f"{labels.dtype} {tuple(labels.shape)}"
+        raise ShapeError(f"labels must be {len(p)} whole numbers, one a shape, or a single one, not {found}")
+    wrong = labels[(labels < 0) | (labels >= p.shape[1])]
+    if len(wrong):
+        raise ShapeError(f"label {wrong[0]} is outside: there are {p.shape[1]} categories, 0 first")
+    return p, p.gather(1, labels.to(p.device).long().expand(len(p))[:, None])[:, 0]

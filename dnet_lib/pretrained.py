@@ -47,10 +47,12 @@ class Pretrained:
 
     @classmethod
     def of(cls, run: Run, mean: float, prior: Prior | None, settings: Chain) -> Self:
-        """The model of a learning run: a copy of what it keeps, for reading only; without a card."""
-        net = copy.deepcopy(run.kept)
+        """The model of a learning run: a copy of what it keeps and of a prior, for reading only; without a card."""
+        net, prior = copy.deepcopy((run.kept, prior))
         if not isinstance(net, DescriptorNet):
             raise TypeError(f"a Pretrained holds a DescriptorNet, not a {type(net).__name__}")
+        if isinstance(prior, Proposals):
+            prior.net.eval().requires_grad_(False)
         return cls(net.eval().requires_grad_(False), mean, prior, settings, {})
 
     def score(self, y: Tensor) -> Tensor:

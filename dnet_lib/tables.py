@@ -12,31 +12,33 @@ METRICS = {"table1": "inception_score", "table2": "class_probability", "table3":
 Row = tuple[str | float, ...]
 
 
-def rows(table: str, *, results: Path = RESULTS) -> tuple[tuple[str, ...], list[Row]]:
+Table = tuple[tuple[str, ...], list[Row]]  #: Header and rows
+
+
+def rows(table: str, experiment: str = "synthesis", *, results: Path = RESULTS) -> Table:
     """Header and rows of "table1", "table2" or "table3", from the results files.
 
     Beside ours, by each judge, stand its number for the real test shapes and the paper's own model.
     """
-    metric = METRICS[table]
-    ours, paper = load_results("synthesis", folder=results), PAPER_TABLES[metric]
+    metric, whole = METRICS[table], table == "table1"
+    ours, paper = load_results(experiment, folder=results), PAPER_TABLES[metric]
     judges = load_results("judges") | (load_results("judges", folder=results) if (results / "judges").is_dir() else {})
-    header = ("", *(f"{who}, {judge}" for judge in JUDGES for who in ("ours", "real test shapes")), "paper")
-    if table == "table1":
-        if "all" not in ours:
-            raise CheckpointError(f"no results of the model of all categories in {results}: train it with table1")
-        whole = ours["all"]["metrics"]
-        numbers = [x for j, end in JUDGES.items() for x in (whole[metric + end], judges[j]["metrics"][metric])]
-        return header, [("all", *numbers, paper["ours"][0])]
+    if whole and "all" not in ours:
+        raise CheckpointError(f"no results of the model of all categories in {results}: train it with table1")
     lines: list[Row] = []
-    for category in paper:
-        if category in ours:
-            here = ours[category]["metrics"]
-            numbers = [
-                x for j, end in JUDGES.items() for x in (here[metric + end], judges[j]["real"][category][metric])
-            ]
-            lines.append((category, *numbers, paper[category]["ours"]))
+    for category in [c for c in (["all"] if whole else paper) if c in ours]:
+        numbers = []
+        for judge, ending in JUDGES.items():
+            real = judges[judge]["metrics"] if whole else judges[judge]["real"][category]
+            numbers += [ours[category]["metrics"][metric + ending], real[metric]]
+        lines.append((category, *numbers, paper["ours"][0] if whole else paper[category]["ours"]))
+    header = ("", *(f"{who}, {judge}" for judge in JUDGES for who in ("ours", "real test shapes")), "paper")
+    return header, lines if whole else _with_mean(lines)
+
+
+def _with_mean(lines: list[Row]) -> list[Row]:
     columns = zip(*(line[1:] for line in lines), strict=True)
-    return header, [*lines, (f"mean of {len(lines)}", *(sum(map(float, c)) / len(lines) for c in columns))]
+    return [*lines, (f"mean of {len(lines)}", *(sum(map(float, column)) / len(lines) for column in columns))]
 
 
 RECOVERIES = {
@@ -49,16 +51,13 @@ RECOVERIES = {
 }
 
 
-def recovery(experiment: str = "recovery", *, results: Path = RESULTS) -> tuple[tuple[str, ...], list[Row]]:
+def recovery(experiment: str = "recovery", *, results: Path = RESULTS) -> Table:
     """Header and rows of Table 4, from the results files of "recovery" or "recovery_box"."""
     ours, paper = load_results(experiment, folder=results), PAPER_TABLES["recovery_error"]
-    columns = {k: key for k, key in RECOVERIES.items() if all(key in ours[c]["metrics"] for c in paper if c in ours)}
-    header = ("", *columns, *(f"paper, {method}" for method in paper["sofa"]))
-    lines: list[Row] = [
-        (c, *(ours[c]["metrics"][key] for key in columns.values()), *paper[c].values()) for c in paper if c in ours
-    ]
-    means = (sum(map(float, column)) / len(lines) for column in zip(*(line[1:] for line in lines), strict=True))
-    return header, [*lines, (f"mean of {len(lines)}", *means)]
+    known = {category: ours[category]["metrics"] for category in paper if category in ours}
+    columns = {head: key for head, key in RECOVERIES.items() if all(key in metrics for metrics in known.values())}
+    lines: list[Row] = [(c, *(m[key] for key in columns.values()), *paper[c].values()) for c, m in known.items()]
+    return ("", *columns, *(f"paper, {method}" for method in paper["sofa"])), _with_mean(lines)
 
 
 def text(header: tuple[str, ...], lines: list[Row]) -> str:

@@ -268,13 +268,14 @@ def test_a_shared_model_is_learned_once_and_serves_every_category(tmp_path):
 @pytest.mark.parametrize("shared", [False, True])
 def test_the_command_trains_the_auto_encoder_beside_one_model_of_all(tmp_path, monkeypatch, capsys, shared):
     preset = replace(RECOVERY, first=None if shared else TINY, shared=shared)
-    small = replace(EXPERIMENTS["table4"], presets={"full": preset}, categories=lambda preset: ("sofa", "all"))
+    small = replace(EXPERIMENTS["table4"], presets={"full": preset}, categories={"full": ("sofa", "all")})
     monkeypatch.setitem(EXPERIMENTS, "table4", small)
     options = [word for name in ("runs", "weights", "results") for word in (f"--{name}", str(tmp_path / name))]
-    monkeypatch.setattr("sys.argv", ["reproduce", "table4", "--data", "furniture", *options])
+    monkeypatch.setattr("sys.argv", ["reproduce", "table4", "--data", "furniture", "--iterations", "3", *options])
     command.main()
-    assert load_denoiser(tmp_path / "weights" / "baselines" / "denoiser_full.safetensors")
-    assert "auto-encoder" in capsys.readouterr().out
+    assert load_denoiser(tmp_path / "weights" / "baselines" / "denoiser_full-3.safetensors")
+    shown = capsys.readouterr()
+    assert "auto-encoder" in shown.out and "6/6" in shown.err, "two of its iterations for one of the descriptor's"
 
 
 @pytest.mark.parametrize(("name", "resolution"), [("full", 32), ("box", 24)])

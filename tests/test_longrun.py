@@ -25,8 +25,8 @@ def unpacked(bits: str, resolution: int) -> torch.Tensor:
 def gaussian_chains(num_steps: int, temperature: float = 0.0, step_size: float = H) -> tuple[dict, torch.Tensor]:
     shape = load_shapes("furniture", "chair", resolution=16).voxels[:1]
     begin = shape + torch.randn(3, 1, 16, 16, 16, generator=seeded())
-    options = {"num_steps": num_steps, "trained": 20, "step_size": step_size, "temperature": temperature}
-    return longrun.follow(begin, GaussianEnergy(shape, S**2), mean=0.0, generator=seeded(1), **options), begin - shape
+    chain = Chain(20, step_size, temperature)
+    return longrun.follow(begin, GaussianEnergy(shape, S**2), 0.0, chain, num_steps, seeded(1)), begin - shape
 
 
 def test_curves_of_a_gaussian_are_the_closed_form():
@@ -91,10 +91,10 @@ def test_the_long_run_passes_by_the_samples_of_the_model(tiny, tmp_path):
 def test_an_interrupted_long_run_leaves_nothing(tiny, tmp_path, monkeypatch):
     follow = longrun.follow
 
-    def once(*arguments, temperature, **options):
-        if temperature > 0:
+    def once(y, energy, mean, chain, *rest):
+        if chain.temperature > 0:
             raise KeyboardInterrupt
-        return follow(*arguments, temperature=temperature, **options)
+        return follow(y, energy, mean, chain, *rest)
 
     monkeypatch.setattr(longrun, "follow", once)
     with pytest.raises(KeyboardInterrupt):

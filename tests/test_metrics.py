@@ -125,7 +125,7 @@ def test_class_probabilities_of_all_labels_add_up(n, c, seed):
         (torch.zeros(0, 10), r"empty: \(0, 10\)"),
         (torch.zeros(20, 0), r"empty: \(20, 0\)"),
         (torch.full((20, 10), math.nan), "NaN"),
-        (torch.tensor([[1.5, -0.5]] * 20), r"negative \(-0.5\).*softmax"),
+        (torch.tensor([[1.5, -0.5]] * 20), r"none negative.*-0.5 the least.*softmax"),
         (torch.full((20, 10), 0.2), r"sum to one, not 2: give logits\.softmax"),
         (torch.full((20, 2), 0.499), "sum to one, not 0.998"),
     ],
@@ -189,9 +189,9 @@ def test_recovery_error_of_guesses(share, seed):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"hidden": torch.zeros(2, 1, 2, 2, 2)}, "boolean mask.*float32.*bool"),
+        ({"hidden": torch.zeros(2, 1, 2, 2, 2)}, "mask.*float32.*bool"),
         ({"hidden": None}, "NoneType"),
-        ({"hidden": torch.ones(1, 1, 2, 2, 2, dtype=torch.bool)}, r"\(2, 1, 2, 2, 2\), not \(1, 1, 2, 2, 2\)"),
+        ({"hidden": torch.ones(1, 1, 2, 2, 2, dtype=torch.bool)}, r"\(2, 1, 2, 2, 2\).*not.*\(1, 1, 2, 2, 2\)"),
         ({"hidden": torch.zeros(2, 1, 2, 2, 2, dtype=torch.bool)}, "hides no voxel"),
         ({"recovered": torch.zeros(1, 1, 2, 2, 2)}, "1 recovered shapes.*2 true"),
         ({"recovered": torch.zeros(2, 1, 4, 4, 4)}, r"recovered.*2\^3 voxels, not 4\^3"),
@@ -214,7 +214,7 @@ def test_distances_by_hand():
     assert distances(a, b).tolist() == [[2, 2], [2, 0], [2, 4]]
     iou = [[1 - 1 / 3, 1], [1, 0], [0.5, 1]]
     assert distances(a, b, measure="iou").tolist() == [pytest.approx(row) for row in iou]
-    assert distances(a, b, level=0.1).tolist() == [[0, 0]] * 3, "everything is full"
+    assert distances(a + 0.4, b + 0.4).tolist() == [[0, 0]] * 3, "everything is full"
 
 
 @given(n=st.integers(1, 6), m=st.integers(1, 6), side=st.integers(1, 5), seed=st.integers(0, 99))
@@ -239,8 +239,8 @@ def test_nearest_by_hand():
     references = shapes((0, 1, 2), (5,), ())
     found = nearest(shapes((0, 1), (5, 6, 7), (4, 5), (0, 1, 2)), references)
     assert found.distance.tolist() == [1, 2, 1, 0] and found.row.tolist() == [0, 1, 1, 0]
-    assert nearest(references, references, level=0.1).distance.tolist() == [0, 0, 0]
-    assert nearest(shapes(range(8)), references, level=0.95).distance.tolist() == [0]
+    assert nearest(references + 0.4, references + 0.4).distance.tolist() == [0, 0, 0]
+    assert nearest(shapes(range(8)) - 0.45, references - 0.45).distance.tolist() == [0]
     big = shapes((0, 1, 2, 3, 4), (5,))  # by voxels the small one is nearer, by IoU the one that overlaps
     assert nearest(shapes((0, 1)), big).row.item() == 0 and nearest(shapes((0,)), big).row.item() == 1
     assert nearest(shapes((0,)), big, measure="iou") == (pytest.approx(0.8), 0)

@@ -12,11 +12,11 @@ from problems import TINY, at
 from dnet_lib import Architecture, load_model, load_results, load_shapes
 from dnet_lib.generator import Layout
 from dnet_lib.learning import Settings
-from dnet_lib.presets import CPU, FULL, GRIDS, PAPER, TEACHING, CoarseStart, Conditional, Synthesis, shortened
+from dnet_lib.presets import CPU, FINEST, FULL, GRIDS, PAPER, TEACHING, CoarseStart, Conditional, Synthesis, shortened
 from dnet_lib.pretrained import Chain
-from dnet_lib.reproduce import __main__, budget, synthesis, workplace
-from dnet_lib.reproduce.drive import evaluate, train
-from dnet_lib.reproduce.experiments import EXPERIMENTS, LEARNING, options
+from dnet_lib.reproduce import __main__, budget, drive, lessons, workplace
+from dnet_lib.reproduce.drive import LEARNING, evaluate, train
+from dnet_lib.reproduce.experiments import EXPERIMENTS
 from dnet_lib.reproduce.workplace import Workplace
 
 SETTINGS = Settings(num_iterations=24, num_steps=4, step_size=0.02, temperature=0.0, batch_size=8)
@@ -36,19 +36,19 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(name, tmp_path, monkeypat
     whole = run(preset, tmp_path / "whole")
     count = 0
 
-    def interrupted(record, shapes):
+    def interrupted(synthesized, shapes):
         nonlocal count
         count += 1
         if count == 15:
             raise KeyboardInterrupt
-        return point(record, shapes)
+        return near(synthesized, shapes)
 
-    point = synthesis.point
-    monkeypatch.setattr(synthesis, "point", interrupted)
+    near = lessons.near
+    monkeypatch.setattr(lessons, "near", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(preset, tmp_path / "cut")
     assert not (tmp_path / "cut" / "results").exists()
-    monkeypatch.setattr(synthesis, "point", point)
+    monkeypatch.setattr(lessons, "near", near)
     cut = run(preset, tmp_path / "cut")
 
     def without_times(curve):
@@ -131,7 +131,8 @@ def test_what_is_trained_is_published_and_judged_again_alike(tmp_path, preset, n
 
 
 def test_all_methods_get_the_same_time_and_finished_runs_are_kept(tmp_path, monkeypatch):
-    small = {"multigrid": SMALL_GRIDS, "plain": SMALL_GRIDS, "teaching": SMALL_TEACHING}
+    finest = replace(FINEST, architecture=TINY, settings=SHORT, num_chains=8, sampling=Chain(2, 0.02))
+    small = {"multigrid": SMALL_GRIDS, "plain": finest, "teaching": SMALL_TEACHING}
     monkeypatch.setattr(budget, "GRIDS", SMALL_GRIDS)
     monkeypatch.setattr(budget, "METHODS", {name: (budget.METHODS[name][0], preset) for name, preset in small.items()})
     monkeypatch.setattr(budget, "NUM_SEEDS", 1)
@@ -139,13 +140,13 @@ def test_all_methods_get_the_same_time_and_finished_runs_are_kept(tmp_path, monk
     monkeypatch.setattr(budget, "NUM_SAMPLES", 8)
     monkeypatch.setattr(budget, "WANTED", ("coverage", "ratio"))  # no judge knows 16^3
     place = Workplace("furniture", results=tmp_path)
-    facts = budget.reproduce(place, category="toilet", minutes=0.01)
+    facts = budget.reproduce(place, category="toilet", minutes=0.01)["toilet"]
     assert [(run["method"], run["seed"]) for run in facts["runs"]] == [(name, 0) for name in small]
     for run in facts["runs"]:
         assert run["iterations"] > 0 and 0 < run["minutes"][0] <= run["minutes"][1]
         assert len(run["coverage"]) == 2 and facts["metrics"][f"coverage_{run['method']}"] == run["coverage"][-1]
     monkeypatch.setattr(budget, "trace", lambda *_, **__: pytest.fail("nothing is left to run"))
-    assert budget.reproduce(place, category="toilet", minutes=0.01)["runs"] == facts["runs"]
+    assert budget.reproduce(place, category="toilet", minutes=0.01)["toilet"]["runs"] == facts["runs"]
 
 
 # -- the command line --------------------------------------------------------------------------------------------------
@@ -156,8 +157,8 @@ def command(monkeypatch, *words: object) -> None:
     __main__.main()
 
 
-EVERY = {option for experiment in EXPERIMENTS.values() for option in options(experiment)}
-WRONG = [(name, o) for name, experiment in EXPERIMENTS.items() for o in sorted(EVERY - set(options(experiment)))]
+EVERY = {option for experiment in EXPERIMENTS.values() for option in experiment.options}
+WRONG = [(name, o) for name, experiment in EXPERIMENTS.items() for o in sorted(EVERY - set(experiment.options))]
 
 
 @pytest.mark.parametrize(("name", "option"), [*WRONG, *((name, "epochs") for name in EXPERIMENTS)])
@@ -172,7 +173,7 @@ def test_each_experiment_explains_itself(name, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         command(monkeypatch, name, "--help")
     text = " ".join(capsys.readouterr().out.split())
-    assert EXPERIMENTS[name].about in text and all(f"--{option}" in text for option in options(EXPERIMENTS[name]))
+    assert EXPERIMENTS[name].about in text and all(f"--{option}" in text for option in EXPERIMENTS[name].options)
 
 
 @pytest.mark.parametrize("option", LEARNING)
@@ -217,7 +218,7 @@ def test_evaluating_writes_into_a_folder_of_ones_own_and_says_with_what(small, t
 @pytest.mark.parametrize("which", ["runs", "weights", "results"])
 def test_places_are_probed_before_the_first_iteration(which, small, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
-    monkeypatch.setattr(synthesis, "follow", lambda *_, **__: pytest.fail("it began to learn"))
+    monkeypatch.setattr(drive, "follow", lambda *_, **__: pytest.fail("it began to learn"))
     words = ["synthesis", "--category", "toilet", "--data", "furniture", *folders(tmp_path)]
     words[words.index(f"--{which}") + 1] = tmp_path / "file" / "deep"
     with pytest.raises(SystemExit, match="cannot write into"):

@@ -114,10 +114,11 @@ def learn_to_denoise(
     optimizer = torch.optim.Adam(net.parameters(), lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, num_iterations))
     run = Parts(net=net.train(), optimizer=optimizer, schedule=schedule, generator=generator)
+    about = {"network": described(net), "data": fingerprint(shapes), "seed": seed}
+    about |= {"iterations": num_iterations, "share": share}
 
     def step() -> tuple[int, float]:
-        rows = torch.randint(len(shapes), (batch_size,), generator=generator, device=shapes.device)
-        y = shapes[rows]
+        y = shapes[torch.randint(len(shapes), (batch_size,), generator=generator, device=shapes.device)]
         _, hidden = corrupt(y, share, generator=generator)
         loss = F.binary_cross_entropy_with_logits(net(_seen(y, hidden))[hidden], y[hidden])
         optimizer.zero_grad()
@@ -127,18 +128,5 @@ def learn_to_denoise(
         run.iteration += 1
         return run.iteration, loss.item()
 
-    yield from resumable(
-        run,
-        step,
-        num_iterations,
-        checkpoint=checkpoint,
-        late=False,
-        belongs=lambda: {
-            "network": described(net),
-            "data": fingerprint(shapes),
-            "seed": seed,
-            "iterations": num_iterations,
-            "share": share,
-        },
-        device=shapes.device,
-    )
+    options: dict[str, Any] = {"checkpoint": checkpoint, "late": False, "device": shapes.device}
+    return resumable(run, step, num_iterations, belongs=lambda: about, **options)

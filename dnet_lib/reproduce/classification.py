@@ -9,83 +9,79 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import confusion_matrix
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from dnet_lib.data import ShapeSet
 from dnet_lib.energy import DescriptorNet
-from dnet_lib.features import POOLS, STRENGTHS, choose, features, labelled, logistic_regression
+from dnet_lib.features import POOLS, STRENGTHS, Chosen, choose, features, labelled, logistic_regression
 from dnet_lib.paper import PAPER_TABLES
+from dnet_lib.pretrained import Pretrained
 from dnet_lib.reproduce.workplace import ALL, Facts, Workplace, source
-from dnet_lib.voxels import down_scale
+from dnet_lib.voxels import centre, down_scale
 
 SHARES = (0.01, 0.05, 0.10, 0.25, 1.0)  #: Parts of the labels that the classifiers see
 DRAWS = 3  #: Random draws of the labelled shapes, where they are few
 
 
-def descriptions(net: DescriptorNet, shapes: ShapeSet, mean: float) -> dict[str, Tensor]:
+def descriptions(model: Pretrained, shapes: ShapeSet) -> dict[str, NDArray[Any]]:
     """Three descriptions of shapes: features of the trained and of an untrained network, and pooled raw voxels.
 
     The untrained network has the same architecture, fresh N(0, 0.001^2) weights and seed 0.
     """
-    untrained = DescriptorNet(net.architecture, generator=torch.Generator().manual_seed(0)).to(net.device)
-    y = (shapes.voxels - mean).to(net.device)
+    untrained = DescriptorNet(model.net.architecture, generator=torch.Generator().manual_seed(0)).to(model.device)
+    y = centre(shapes.voxels, model.mean).to(model.device)
     return {
-        "trained": features(net, y).cpu(),
-        "untrained": features(untrained, y).cpu(),
-        "voxels": down_scale(shapes.voxels, 2).flatten(1),
+        "trained": features(model.net, y).cpu().numpy(),
+        "untrained": features(untrained, y).cpu().numpy(),
+        "voxels": down_scale(shapes.voxels, 2).flatten(1).numpy(),
     }
 
 
-def picture(x: Tensor, x_test: Tensor, test: ShapeSet) -> dict[str, list[Any]]:
+def picture(x: NDArray[Any], x_test: NDArray[Any], test: ShapeSet) -> dict[str, list[Any]]:
     """Test shapes in the space of three principal components of the standardised training features, to two decimals."""
-    project = make_pipeline(StandardScaler(), PCA(3, random_state=0)).fit(x.numpy())
-    coordinates = project.transform(x_test.numpy()).astype(float).round(2)
-    return {"points": coordinates.tolist(), "labels": test.labels.tolist(), "categories": list(test.categories)}
+    coordinates = make_pipeline(StandardScaler(), PCA(3, random_state=0)).fit(x).transform(x_test)
+    points = coordinates.astype(float).round(2).tolist()
+    return {"points": points, "labels": test.labels.tolist(), "categories": list(test.categories)}
 
 
-def reproduce(place: Workplace) -> Facts:
+def reproduce(place: Workplace) -> dict[str, Facts]:
     """Classify by the features of synthesis/all; writes classification/all.json. Choices see training shapes only."""
-    began, seed = time.perf_counter(), place.seed
-    model = place.model("synthesis", ALL)
-    train, test = (place.shapes(ALL, split, model.net.resolution) for split in ("train", "test"))
-    x, x_test = (descriptions(model.net, shapes, model.mean) for shapes in (train, test))
+    began, model = time.perf_counter(), place.model("synthesis", ALL)
+    train, test = place.splits(ALL, model.net.resolution)
     labels, truth = train.labels.numpy(), test.labels.numpy()
+    x, x_test = (descriptions(model, shapes) for shapes in (train, test))
     few: dict[str, dict[str, list[float]]] = {name: {} for name in x}
-    metrics: dict[str, float] = {}
-    cross_validation: dict[str, Facts] = {}
-    wrong: dict[str, NDArray[Any]] = {}
-    strength = 0.0
+    chosen: dict[str, Chosen] = {}
     tasks = [(name, share, draw) for name in x for share in SHARES for draw in range(1 if share == 1 else DRAWS)]
     for name, share, draw in (bar := tqdm(tasks, unit="classifier")):
         bar.set_postfix(features=name, labels=f"{share:.0%}")
         rows = labelled(labels, share, draw)
-        choice = choose(x[name][rows], labels[rows], seed=seed)
-        few[name].setdefault(f"{share:g}", []).append(choice.classifier.score(x_test[name].numpy(), truth))
-        if share == 1:
-            wrong[name] = confusion_matrix(
-                truth, choice.classifier.predict(x_test[name].numpy()), labels=range(len(test.categories))
-            )
-            strength = choice.strength if name == "trained" else strength
-            cross_validation[name] = {
-                "strength": choice.strength,
-                "scores": {f"{k:g}": v for k, v in choice.scores.items()},
-            }
-    metrics["accuracy"] = few["trained"]["1"][0]
-    one = logistic_regression(strength, one_versus_rest=True, seed=seed).fit(x["trained"].numpy(), labels)
-    metrics["accuracy_one_versus_rest"] = one.score(x_test["trained"].numpy(), truth)
-    metrics["accuracy_untrained"], metrics["accuracy_voxels"] = few["untrained"]["1"][0], few["voxels"]["1"][0]
+        chosen[name] = choose(x[name][rows], labels[rows], seed=place.seed)  # the last one knows all labels
+        few[name].setdefault(f"{share:g}", []).append(chosen[name].classifier.score(x_test[name], truth))
+    answers = {name: best.classifier.predict(x_test[name]) for name, best in chosen.items()}
+    one = logistic_regression(chosen["trained"].strength, one_versus_rest=True, seed=place.seed)
     facts = {
-        "metrics": metrics,
+        "metrics": {
+            "accuracy": few["trained"]["1"][0],
+            "accuracy_one_versus_rest": one.fit(x["trained"], labels).score(x_test["trained"], truth),
+            "accuracy_untrained": few["untrained"]["1"][0],
+            "accuracy_voxels": few["voxels"]["1"][0],
+        },
         "paper": {"accuracy": PAPER_TABLES["accuracy"]["ours"]},
         "preset": {"pools": POOLS, "strengths": STRENGTHS, "shares": SHARES, "draws": DRAWS},
         "num_features": {name: part.shape[1] for name, part in x.items()},
         "few_labels": few,
-        "cross_validation": cross_validation,
-        "confusion": {name: matrix.tolist() for name, matrix in wrong.items()},
+        "cross_validation": {
+            name: {"strength": best.strength, "scores": {f"{k:g}": v for k, v in best.scores.items()}}
+            for name, best in chosen.items()
+        },
+        "confusion": {
+            name: confusion_matrix(truth, answer, labels=range(len(test.categories))).tolist()
+            for name, answer in answers.items()
+        },
         "picture": picture(x["trained"], x_test["trained"], test),
         "picture_untrained": picture(x["untrained"], x_test["untrained"], test),
         "dataset": source(train, num_train=len(train), num_test=len(test)),
         **place.made(time.perf_counter() - began),
     }
-    return place.save("classification", ALL, facts)
+    return {ALL: place.save("classification", ALL, facts)}

@@ -1,77 +1,156 @@
-"""The two drivers: learn and publish a model of a category, and judge one anew."""
+"""The drivers of the experiments: learn and publish a model of a category, and judge one anew."""
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
+
+from tqdm.auto import tqdm
 
 from dnet_lib.checkpoints import save_model
 from dnet_lib.data import ShapeSet
-from dnet_lib.presets import Preset
-from dnet_lib.pretrained import Pretrained
-from dnet_lib.reproduce.workplace import ALL, Facts, Workplace, source
+from dnet_lib.files import atomic_write
+from dnet_lib.presets import Conditional, Preset, shortened
+from dnet_lib.reproduce.judging import kept
+from dnet_lib.reproduce.lessons import Lesson
+from dnet_lib.reproduce.workplace import ALL, PLACES, Facts, Workplace, source
+from dnet_lib.tables import Table, text
+
+NUM_POINTS = 100  #: Points of a learning curve
+LEARNING = ("runs", "iterations")  #: Options that only learning uses, not --evaluate
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A model just learned, and what made it."""
+class Single:
+    """An experiment that is one run, not one a category."""
 
-    model: Pretrained
-    shapes: ShapeSet
-    seconds: float
-    curve: dict[str, list[float]]
-    preset: Facts = field(default_factory=dict)  #: What was not as the preset says
-    judged: Facts = field(default_factory=dict)  #: What was judged already: chains that no weights can draw again
+    about: str
+    reproduce: Callable[..., dict[str, Facts]]  #: Of a `Workplace` and of its own options: results files by name
+    options: tuple[str, ...] = PLACES
+    needs_data: bool = True
+
+    def run(self, place: Workplace, **own: Any) -> Iterator[str]:
+        """Reproduce; lines about what was found."""
+        place.probe(place.results)
+        yield from (told(name, facts) for name, facts in self.reproduce(place, **own).items())
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """An experiment that learns a model of each category and judges it: a row of the table in `experiments`."""
+    """An experiment that learns a model of each category and judges it."""
 
     about: str
     presets: Mapping[str, Preset]  #: By name; the first one is what is used where nothing else is said
-    learn: Callable[[Any, str, Workplace], Trained]
-    judge: Callable[[Any, str, Pretrained, Workplace], Facts]
-    """What is measured of a model: entries of its results file."""
-    categories: Callable[[str], tuple[str, ...]]  #: What is learned by a preset where nothing else is said
+    begin: Callable[[Any, ShapeSet, Workplace], Lesson]
+    judges: Sequence[Callable[..., Facts]]  #: What is measured of a model: entries of its results file
+    categories: Mapping[str, Sequence[str]]  #: What is learned by each preset where nothing else is said
     shipped: Mapping[str, str] = field(default_factory=dict)
     """The preset that made a category's weights, where it is not the first."""
     prepare: Callable[[Any, Workplace], None] | None = None  #: What is made once, before all categories are learned
-    table: Callable[[Preset, Workplace], str] | None = None  #: Printed at the end
+    table: Callable[..., Table] | None = None  #: Printed at the end
     half: bool = True  #: Whether weights are published in half precision
     needs_data: bool = True  #: Whether a model cannot be judged without shapes
+    options: tuple[str, ...] = ("category", "preset", "evaluate", *PLACES, *LEARNING, "weights")
 
-    def preset(self, category: str, name: str | None = None) -> Preset:
-        """The preset of a name, or the category's."""
-        return self.presets[name or self.shipped.get(category, next(iter(self.presets)))]
+    def run(
+        self,
+        place: Workplace,
+        *,
+        judge_only: bool,
+        category: Sequence[str] = (),
+        preset: str | None = None,
+        iterations: int | None = None,
+    ) -> Iterator[str]:
+        """Learn and judge category by category, or judge only; lines about what was found."""
+        first = next(iter(self.presets))
+        names = category or self.categories[preset or first]
+        chosen = {name: self.presets[preset or self.shipped.get(name, first)] for name in names}
+        if iterations is not None:
+            chosen = {name: shortened(own, iterations) for name, own in chosen.items()}
+        if self.prepare and not judge_only and not category:
+            self.prepare(chosen[names[0]], place)
+        for name, own in chosen.items():
+            yield told(name, (evaluate if judge_only else train)(self, own, name, place))
+        if self.table:
+            yield text(*self.table(own.experiment, results=place.results))
 
 
-def holder(preset: Preset, category: str) -> str:
-    """Whose weights serve a category: its own, or those of all."""
-    return ALL if getattr(preset, "shared", False) else category
+def told(name: str, facts: Facts) -> str:
+    """A line about a results file."""
+    return f"{name} " + ", ".join(f"{metric} {value:.4g}" for metric, value in facts["metrics"].items())
 
 
 def train(experiment: Experiment, preset: Preset, category: str, place: Workplace) -> Facts:
     """Learn a category, publish weights and results, and judge them; resumes from its checkpoint."""
     place.probe(place.runs, place.weights / preset.experiment, place.results / preset.experiment)
-    own = holder(preset, category)
-    if not (getattr(preset, "shared", False) and place.file(preset.experiment, own).exists()):
-        trained = experiment.learn(preset, own, place)
-        facts = {
-            "metrics": {},
-            "paper": {},
-            "preset": asdict(preset) | trained.preset,
-            "dataset": source(trained.shapes, category=own, num_train=len(trained.shapes)),
-            **place.made(trained.seconds),
-            "curve": trained.curve,
-            **trained.judged,
-        }
-        card = {name: facts[name] for name in ("preset", "dataset", "seed", "versions")}
-        model = replace(trained.model, card=card)
-        save_model(place.file(preset.experiment, own), model, half=experiment.half)
-        place.save(preset.experiment, own, facts)
-        if trained.judged:
-            return facts
-    return evaluate(experiment, preset, category, place)
+    steps = [(learn, own, name) for own, name in due(preset, category, place)]
+    for step, own, name in [*steps, (evaluate, preset, category)]:
+        facts = step(experiment, own, name, place)
+        if facts["metrics"]:  # of chains that no weights can draw again, judged as soon as they have learned
+            break
+    return facts
+
+
+def due(preset: Preset, category: str, place: Workplace) -> list[tuple[Preset, str]]:
+    """What must be learned before a category can be judged.
+
+    A model of all categories, where it comes first or serves them all, only if its weights are not there.
+    """
+    if not isinstance(preset, Conditional) or preset.whole is None:
+        return [(preset, category)]
+    first: list[tuple[Preset, str]] = [(preset.whole, ALL)]
+    first = [] if place.file(preset.experiment, ALL).exists() else first
+    return first if ALL in (category, holder(preset, category)) else [*first, (preset, category)]
+
+
+def holder(preset: Preset, category: str) -> str:
+    """Whose weights serve a category: its own, or those of all."""
+    return ALL if isinstance(preset, Conditional) and preset.shared else category
+
+
+def learn(experiment: Experiment, preset: Preset, category: str, place: Workplace) -> Facts:
+    """Learn a model, and write its weights and results: persistent chains are judged here."""
+    sets = place.splits(category, preset.architecture.resolution)
+    lesson = experiment.begin(preset, sets[0], place)
+    curve = follow(lesson, place.checkpoint(preset.experiment, preset.name, category))
+    facts: Facts = {
+        "metrics": {},
+        "paper": {},
+        "preset": asdict(lesson.preset),
+        "dataset": source(sets[0], category=category, num_train=len(sets[0])),
+        "curve": curve,
+        **place.made(lesson.seconds),
+    }
+    if lesson.chains is not None:
+        facts |= kept(lesson.chains, category, sets)
+    card = {name: facts[name] for name in ("preset", "dataset", "seed", "versions")}
+    save_model(place.file(preset.experiment, category), replace(lesson.model(), card=card), half=experiment.half)
+    return place.save(preset.experiment, category, facts)
+
+
+def follow(lesson: Lesson, checkpoint: Path) -> dict[str, list[float]]:
+    """Learn to the end, with a progress bar; the learning curve, column by column, lies beside the checkpoint."""
+    path, settings = checkpoint.with_suffix(".curve.json"), lesson.preset.settings
+    curve: list[dict[str, Any]] = json.loads(path.read_text()) if checkpoint.exists() and path.exists() else []
+    num_iterations = (settings[-1] if isinstance(settings, tuple) else settings).num_iterations
+    with tqdm(total=num_iterations, unit="iteration", desc="learning") as bar:
+        for records in lesson.records(checkpoint):
+            record = records[-1]
+            bar.update(record.iteration - bar.n)
+            bar.set_postfix(V=f"{record.value:.0f}", slope=f"{record.gradient_norm:.1f}", refresh=False)
+            if record.iteration % max(1, num_iterations // NUM_POINTS) == 0:
+                point = {
+                    "iteration": record.iteration,
+                    "minutes": round(lesson.seconds / 60, 2),
+                    "value": round(record.value, 2),
+                    "gradient_norm": round(record.gradient_norm, 3),
+                    **(lesson.columns(records) if lesson.columns else {}),
+                }
+                curve = [*(old for old in curve if old["iteration"] < record.iteration), point]
+                with atomic_write(path) as part:
+                    part.write_text(json.dumps(curve))
+    return {key: [row[key] for row in curve] for key in curve[0]} if curve else {}
 
 
 def evaluate(experiment: Experiment, preset: Preset, category: str, place: Workplace) -> Facts:
@@ -79,11 +158,11 @@ def evaluate(experiment: Experiment, preset: Preset, category: str, place: Workp
     place.probe(place.results / preset.experiment)
     model = place.model(preset.experiment, holder(preset, category))
     known = {"metrics": {}, **model.card} | place.known(preset.experiment, category)
-    found = experiment.judge(preset, category, model, place)
-    metrics = (known["metrics"] if place.data is None else {}) | found["metrics"]
-    dataset = None
-    if place.data is not None:
-        test = place.shapes(category, "test", preset.architecture.resolution)
-        dataset = source(test, category=category, num_test=len(test))
-    facts = known | found | {"metrics": metrics, "judged": {"seed": place.seed, "dataset": dataset}}
-    return place.save(preset.experiment, category, facts)
+    sets = dataset = None
+    if place.data is not None or experiment.needs_data:
+        sets = place.splits(category, preset.architecture.resolution)
+        known["metrics"], dataset = {}, source(sets[1], category=category, num_test=len(sets[1]))
+    found: Facts = {"judged": {"seed": place.seed, "dataset": dataset}}
+    for judge in experiment.judges:
+        found |= judge(preset, category, model, place, sets)
+    return place.save(preset.experiment, category, known | found | {"metrics": known["metrics"] | found["metrics"]})

@@ -18,7 +18,9 @@ from dnet_lib.errors import DataError
 from dnet_lib.pretrained import Pretrained
 
 ALL = "all"  #: Stands for a category: one model of all of them
+PLACES = ("data", "seed", "device", "results")  #: Fields of a `Workplace` that are options of every experiment
 Facts = dict[str, Any]  #: A results file, or entries of one
+Sets = tuple[ShapeSet, ShapeSet]  #: Training and test shapes
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,10 @@ class Workplace:
         if self.data is None:
             raise DataError("this needs shapes: name a dataset or a voxel archive with --data")
         return load_shapes(self.data, None if category == ALL else category, split, resolution)
+
+    def splits(self, category: str, resolution: int) -> Sets:
+        """Training and test shapes of one category, or of all."""
+        return self.shapes(category, "train", resolution), self.shapes(category, "test", resolution)
 
     def random(self, offset: int = 0) -> torch.Generator:
         """Random numbers of the seed, on the device."""
