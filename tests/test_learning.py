@@ -439,7 +439,7 @@ def test_kill_9_at_any_moment_loses_nothing(tmp_path):
     path = tmp_path / "run.pt"
     for lines in (3, 6):
         process = start_process(f"learn_aloud({str(path)!r})")
-        process.stdin.write("\n" * (LONG.num_iterations // 2))  # so it never ends, should this process be slow to kill it
+        process.stdin.write("\n" * (LONG.num_iterations // 2))  # it never ends, however late it is killed
         process.stdin.flush()
         for _ in range(lines):
             assert process.stdout.readline(), process.stderr.read()

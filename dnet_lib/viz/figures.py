@@ -34,7 +34,7 @@ class Picture:
         return self.page
 
     def _repr_mimebundle_(self, **kwargs: Any) -> MimeBundle:
-        bundle = {}
+        bundle: Any = {}
         if hasattr(self.live, "_repr_mimebundle_"):
             bundle = self.live._repr_mimebundle_(**kwargs)
         elif self.live is not None:  # a widget of ipywidgets 7, which Colab has
