@@ -40,13 +40,14 @@ book: $(STAMP)           ## run the chapters on the embedded shapes and build th
 	$(JUPYTER_BOOK) build book -W -n --keep-going
 	@echo "The book is at _build/html/index.html"
 
-# Tests are many small computations: a second thread only waits for the first.
+# Tests are many small computations: a second thread only waits for the first, so each core gets a process. Those of the
+# chapters share a wheel and those of the page a browser: each of these groups stays in one process.
 test: $(STAMP)           ## everything: style, types, library, chapters, the built page
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy dnet_lib data_prep
 	$(PYTHON) -m mypy --strict book/execute.py
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n auto --dist loadgroup --benchmark-disable
 
 references: $(STAMP)     ## execute the chapters at smoke scale anew and store what nbval and the key numbers compare with
 	OMP_NUM_THREADS=1 $(PYTHON) tests/chapters/make_references.py

@@ -225,13 +225,13 @@ def test_evaluating_and_moving_shapes_does_not_make_it_stale():
 @pytest.mark.parametrize("metropolis", [False, True])
 @pytest.mark.parametrize("projected", [False, True])
 def test_sample_takes_it_by_itself_and_agrees(metropolis, projected, monkeypatch):
-    """A smooth network, so that rounding cannot flip a rectified unit; 30 steps, the same noise."""
+    """A smooth network, so that rounding cannot flip a rectified unit; 12 steps, the same noise."""
     net = network(Architecture(32, ((32, 16, 3), (20, 6, 2)), activation="silu"))
     y = 0.5 * torch.randn(3, 1, 32, 32, 32, generator=seeded(1))
     made = []
     monkeypatch.setattr(frozen_room, "FrozenNet", lambda *a, **k: made.append(FrozenNet(*a, **k)) or made[-1])
     options = {
-        "num_steps": 30,
+        "num_steps": 12,
         "step_size": 0.01,
         "metropolis": metropolis,
         "projection": hidden_voxels(torch.rand(1, 1, 32, 32, 32) < 0.5) if projected else None,

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -26,10 +27,11 @@ ROOMS = (
 )
 
 
-def imports(path: Path, package: str) -> set[str]:
-    """Absolute names of all modules a file imports, wherever in the file."""
+def imports(source: Path | str, package: str = "") -> set[str]:
+    """Absolute names of all modules that a file or text imports, wherever in it."""
+    text = source.read_text(encoding="utf-8") if isinstance(source, Path) else source
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -129,11 +131,66 @@ def test_preparing_data_needs_no_torch(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "False")
 
 
+TOML = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = TOML["project"]
+BROUGHT = packages_distributions()
+
+
+def declared(*extras: str) -> set[str]:
+    """Names of the required distributions, with those of extras."""
+    lines = [*PROJECT["dependencies"], *(line for name in extras for line in PROJECT["optional-dependencies"][name])]
+    return {normal(re.match(r"[\w.-]+", line)[0]) for line in lines}
+
+
+def normal(name: str) -> str:
+    """A distribution's name as package indexes compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def required(sources: dict[str, str], ours: set[str]) -> set[str]:
+    """Names of the distributions whose modules sources import, wherever in the source."""
+    found = {name.split(".")[0] for text in sources.values() for name in imports(text)}
+    strange = found - sys.stdlib_module_names - ours - {""}  # nothing stands before a relative import's dot
+    return {normal(BROUGHT.get(name, [name])[0]) for name in strange}
+
+
+def texts(*folders: Path) -> dict[str, str]:
+    """The Python files below folders."""
+    paths = [path for folder in folders for path in folder.rglob("*.py")]
+    return {str(path): path.read_text(encoding="utf-8") for path in paths}
+
+
+def test_the_declared_requirements_are_those_that_are_imported():
+    """Neither fewer, though another requirement happens to bring them, nor more."""
+    needed, said = required(texts(LIBRARY, PREPARATION), {"dnet_lib", "data_prep"}), declared()
+    assert needed == said, f"undeclared: {sorted(needed - said)}; declared, but not imported: {sorted(said - needed)}"
+
+
+def test_chapters_need_no_more_than_the_library():
+    """They install it on Colab, and nothing else."""
+    cells = {}
+    for path in (ROOT / "book").glob("*.ipynb"):
+        code = [c["source"] for c in json.loads(path.read_text("utf-8"))["cells"] if c["cell_type"] == "code"]
+        lines = "".join("".join(source) + "\n" for source in code).splitlines()
+        cells[path.name] = "\n".join(re.sub(r"^(\s*)%.*", r"\1pass", line) for line in lines)
+    assert len(cells) >= 5
+    needed = required(cells, {"dnet_lib"})
+    assert needed <= declared(), f"chapters import {sorted(needed - declared())}"
+
+
+def test_what_the_book_s_build_and_the_tests_import_is_declared_with_them():
+    """By the extras that are installed for them; these may hold more, for a build needs what it does not import."""
+    ours = {"dnet_lib", "data_prep", *(path.stem for path in (ROOT / "tests").rglob("*.py"))}
+    ours |= {path.stem for path in (ROOT / "book").rglob("*.py")}
+    for folder, extras in (("book", ("book",)), ("tests", ("book", "test", "benchmarks"))):
+        needed = required(texts(ROOT / folder), ours)
+        assert needed <= declared(*extras), f"{folder} imports {sorted(needed - declared(*extras))}"
+
+
 def test_the_package_is_typed_and_has_one_version():
     assert (LIBRARY / "py.typed").is_file()
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    assert project["project"]["version"] == dnet_lib.__version__
-    assert "py.typed" in project["tool"]["setuptools"]["package-data"]["dnet_lib"]
+    assert PROJECT["version"] == dnet_lib.__version__
+    assert "py.typed" in TOML["tool"]["setuptools"]["package-data"]["dnet_lib"]
 
 
 def test_what_the_library_offers_is_there_and_told():

@@ -417,17 +417,18 @@ LONG = Settings(**{**vars(EVERYTHING), "num_iterations": 40})
 
 
 def learn_aloud(path: str) -> None:
-    """What a process that will be killed runs: a line after each iteration, a checkpoint at each."""
+    """What a process that will be killed runs: a checkpoint at each iteration, a line out after it and one in."""
     torch.set_num_threads(1)
     for record in learn(everything(LONG), DATA, LONG, checkpoint=path, save_every=1):
         print(record.iteration, flush=True)
+        input()
 
 
 def start_process(call: str) -> subprocess.Popen:
     """A fresh Python that makes one call of this module."""
     code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_learning; test_learning.{call}"
     local = {"GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo"}  # a host need not know its own name
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     return subprocess.Popen([sys.executable, "-c", code], text=True, env=os.environ | local, **pipes)
 
 
@@ -438,6 +439,8 @@ def test_kill_9_at_any_moment_loses_nothing(tmp_path):
     path = tmp_path / "run.pt"
     for lines in (3, 6):
         process = start_process(f"learn_aloud({str(path)!r})")
+        process.stdin.write("\n" * (LONG.num_iterations // 2))  # it never ends, however late it is killed
+        process.stdin.flush()
         for _ in range(lines):
             assert process.stdout.readline(), process.stderr.read()
         time.sleep(0.003 * lines)
@@ -639,7 +642,7 @@ def one_of_two(rank: int, folder: str) -> None:
     """What each of two processes does; it leaves what it found in its own file."""
     torch.set_num_threads(1)
     meeting = f"file://{folder}/meeting"
-    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2, timeout=timedelta(seconds=60))
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2, timeout=timedelta(seconds=240))
     net = small_net()
     energies = learning_gradient(net, *share(rank), energy_penalty=0.01)
     found = {"gradient": [p.grad for p in net.parameters()], "energies": energies}

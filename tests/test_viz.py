@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import zlib
+from types import SimpleNamespace
 
 import msgpack
 import numpy as np
@@ -372,6 +373,14 @@ def test_where_there_is_a_kernel_a_flipbook_gives_way_to_its_live_panel():
 
     data, _ = viz.flipbook(curve, {"height": [1.0, 2.0]}, "a line", live=IntSlider())._repr_mimebundle_()
     assert {"application/vnd.jupyter.widget-view+json", "text/html"} <= set(data)
+
+
+def test_a_widget_of_colabs_ipywidgets_7_is_shown_too():
+    """These have no mime bundle of their own."""
+    old = SimpleNamespace(model_id="9f")
+    data, _ = viz.flipbook(curve, {"height": [1.0, 2.0]}, "a line", live=old)._repr_mimebundle_()
+    assert data["application/vnd.jupyter.widget-view+json"]["model_id"] == "9f"
+    assert "text/html" in data
 
 
 def test_the_style_is_opaque_and_its_colours_differ_in_lightness():

@@ -13,6 +13,7 @@ from PIL import Image
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+WIDGET = "application/vnd.jupyter.widget-view+json"
 MimeBundle = tuple[dict[str, Any], dict[str, Any]]  # data and metadata, as IPython asks for them
 
 
@@ -33,7 +34,11 @@ class Picture:
         return self.page
 
     def _repr_mimebundle_(self, **kwargs: Any) -> MimeBundle:
-        bundle = {} if self.live is None else self.live._repr_mimebundle_(**kwargs)
+        bundle: Any = {}
+        if hasattr(self.live, "_repr_mimebundle_"):
+            bundle = self.live._repr_mimebundle_(**kwargs)
+        elif self.live is not None:  # a widget of ipywidgets 7, which Colab has
+            bundle = {WIDGET: {"version_major": 2, "version_minor": 0, "model_id": self.live.model_id}}
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
         forms = {"text/html": self.page, "image/png": base64.b64encode(self.content).decode(), "text/plain": self.alt}
         size = {"width": int.from_bytes(self.content[16:20], "big") // 2}
