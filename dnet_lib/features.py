@@ -75,6 +75,7 @@ def choose(
     *,
     strengths: Sequence[float] = STRENGTHS,
     folds: int = 3,
+    one_versus_rest: bool = False,
     seed: int = 0,
 ) -> Chosen:
     """Choose the regularisation by cross-validation on these (training) rows alone, then fit on all of them.
@@ -84,10 +85,12 @@ def choose(
     x, labels = np.asarray(x), np.asarray(labels)
     fewest = int(np.unique(labels, return_counts=True)[1].min())
     splitter = StratifiedKFold(max(2, min(folds, fewest)), shuffle=True, random_state=seed)
-    search = GridSearchCV(logistic_regression(seed=seed), {"logisticregression__C": list(strengths)}, cv=splitter)
+    model = logistic_regression(one_versus_rest=one_versus_rest, seed=seed)
+    (strength,) = (name for name in model.get_params() if name.endswith("__C"))
+    search = GridSearchCV(model, {strength: list(strengths)}, cv=splitter)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the accuracy of 200 iterations is what is compared
         warnings.filterwarnings("ignore", message="The least populated class")
         search.fit(x, labels)
     scores = dict(zip(strengths, search.cv_results_["mean_test_score"].tolist(), strict=True))
-    return Chosen(search.best_estimator_, search.best_params_["logisticregression__C"], scores)
+    return Chosen(search.best_estimator_, search.best_params_[strength], scores)

@@ -178,6 +178,7 @@ def fit(
     *,
     num_epochs: int = 20,
     batch_size: int = 48,
+    learning_rate: float = 2e-3,
     seed: int = 0,
     checkpoint: str | Path | None = None,
 ) -> Iterator[Epoch]:
@@ -190,8 +191,8 @@ def fit(
     x, y = voxels[~held_out], labels[~held_out]
     frequency = y.bincount().float().rsqrt()[y]
     num_batches = math.ceil(len(x) / batch_size)
-    optimizer = torch.optim.AdamW(net.parameters(), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=num_epochs * num_batches)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=learning_rate, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=num_epochs * num_batches)
     parts = {"net": net, "optimizer": optimizer, "schedule": schedule, "generator": generator}
     run = Parts(**parts, dropout=torch.default_generator, epochs=[])
 

@@ -90,28 +90,29 @@ def recovery_error(recovered: Tensor, truth: Tensor, hidden: Tensor) -> float:
     return (recovered - truth).abs()[hidden].double().mean().item()
 
 
-def intersection_over_union(a: Tensor, b: Tensor) -> Tensor:
-    """|A and B| / |A or B| of pairs of shapes thresholded at 0.5, (N,) in [0, 1]; two empty shapes agree: 1.
+def intersection_over_union(a: Tensor, b: Tensor, *, level: float = 0.5) -> Tensor:
+    """|A and B| / |A or B| of pairs of shapes, (N,) in [0, 1]; two empty shapes agree: 1.
 
-    Occupancy (N, 1, R, R, R) twice.
+    Occupancy (N, 1, R, R, R) twice; voxels above `level` count as full, here and below.
     """
     _check_two(a, b, paired=True)
-    full_a, full_b = (threshold(y).flatten(1).bool() for y in (a, b))
+    full_a, full_b = (threshold(y, level).flatten(1).bool() for y in (a, b))
     union = (full_a | full_b).sum(1)
     return torch.where(union > 0, (full_a & full_b).sum(1) / union.clamp(min=1), 1.0)
 
 
-def distances(a: Tensor, b: Tensor, *, measure: Measure = "voxels") -> Tensor:
-    """Distances of all pairs of two batches of shapes thresholded at 0.5, (N, M), by one matrix product.
+def distances(a: Tensor, b: Tensor, *, measure: Measure = "voxels", level: float = 0.5) -> Tensor:
+    """Distances of all pairs of two batches of shapes, (N, M), by one matrix product.
 
     a, b     occupancy (N, 1, R, R, R) and (M, 1, R, R, R)
     measure  "voxels": number of differing voxels, the squared l2 distance of binary shapes (section 6.1, Fig. 2).
              "iou": 1 - intersection / union, in [0, 1], so relative to the sizes; two empty shapes are at 0
+    level    voxels above it count as full
     """
     if measure not in get_args(Measure):
         raise ValueError(f"unknown measure {measure!r}: choose from {', '.join(get_args(Measure))}")
     _check_two(a, b)
-    a, b = (threshold(y).flatten(1).float() for y in (a, b))
+    a, b = (threshold(y, level).flatten(1).float() for y in (a, b))
     both, full = a @ b.T, a.sum(1)[:, None] + b.sum(1)
     if measure == "voxels":
         return full - 2 * both
@@ -119,30 +120,32 @@ def distances(a: Tensor, b: Tensor, *, measure: Measure = "voxels") -> Tensor:
     return torch.where(union > 0, 1 - both / union.clamp(min=1), 0)
 
 
-def nearest(shapes: Tensor, references: Tensor, *, measure: Measure = "voxels") -> Neighbours:
+def nearest(shapes: Tensor, references: Tensor, *, measure: Measure = "voxels", level: float = 0.5) -> Neighbours:
     """For each shape the nearest reference (section 6.1, Fig. 2), in the `distances` of the same arguments."""
-    return Neighbours(*distances(shapes, references, measure=measure).min(dim=1))
+    return Neighbours(*distances(shapes, references, measure=measure, level=level).min(dim=1))
 
 
-def coverage(samples: Tensor, references: Tensor, *, measure: Measure = "voxels") -> float:
+def coverage(samples: Tensor, references: Tensor, *, measure: Measure = "voxels", level: float = 0.5) -> float:
     """Share of the references that are the nearest one of at least one sample, in (0, 1] (Achlioptas et al., 2018).
 
     Low where modes are missing; blind to the quality of samples. With fewer samples than references it cannot reach
     1: compare it with the coverage of as many real shapes.
     """
-    return len(nearest(samples, references, measure=measure).row.unique()) / len(references)
+    return len(nearest(samples, references, measure=measure, level=level).row.unique()) / len(references)
 
 
-def minimum_matching_distance(samples: Tensor, references: Tensor, *, measure: Measure = "voxels") -> float:
+def minimum_matching_distance(
+    samples: Tensor, references: Tensor, *, measure: Measure = "voxels", level: float = 0.5
+) -> float:
     """Mean over the references of the distance to the nearest sample, in units of `measure` (Achlioptas et al., 2018).
 
     0 where every reference is among the samples. Samples that are nobody's nearest do not count, however bad; more
     samples can only lower it.
     """
-    return nearest(references, samples, measure=measure).distance.double().mean().item()
+    return nearest(references, samples, measure=measure, level=level).distance.double().mean().item()
 
 
-def one_nn_accuracy(samples: Tensor, references: Tensor, *, measure: Measure = "voxels") -> float:
+def one_nn_accuracy(samples: Tensor, references: Tensor, *, measure: Measure = "voxels", level: float = 0.5) -> float:
     """Can a classifier tell samples from references? Leave-one-out accuracy of the nearest neighbour, in [0, 1].
 
     Each shape of both batches is given to the batch of its nearest other shape; shapes at equal distance share the
@@ -161,7 +164,7 @@ def one_nn_accuracy(samples: Tensor, references: Tensor, *, measure: Measure = "
             "references[:n])"
         )
     both = torch.cat([samples, references])
-    between = distances(both, both, measure=measure).fill_diagonal_(torch.inf)
+    between = distances(both, both, measure=measure, level=level).fill_diagonal_(torch.inf)
     closest = between == between.amin(1, keepdim=True)
     own = torch.cat([closest[:n, :n].sum(1), closest[n:, n:].sum(1)])
     return (own / closest.sum(1)).double().mean().item()

@@ -61,6 +61,10 @@ def test_cross_validation_prefers_strong_regularisation_where_noise_abounds():
     assert choice.scores[1e-2] > choice.scores[1e3]
 
 
-def test_two_labels_a_category_are_enough_to_choose():
+@pytest.mark.parametrize("one_versus_rest", [False, True])
+def test_two_labels_a_category_are_enough_to_choose(one_versus_rest):
     x, labels = blobs(6, 0)
-    assert choose(x, labels).classifier.predict(x).shape == (6,)
+    chosen = choose(x, labels, one_versus_rest=one_versus_rest)
+    expected = logistic_regression(chosen.strength, one_versus_rest=one_versus_rest).fit(x, labels)
+    unseen, _ = blobs(50, 1)
+    np.testing.assert_allclose(chosen.classifier.predict_proba(unseen), expected.predict_proba(unseen), atol=1e-6)

@@ -390,6 +390,20 @@ def test_the_papers_tables_have_no_typing_slips():
     assert len(PAPER_TABLES["accuracy"]) == 13 and len(PAPER_TABLES["inception_score"]) == 6
 
 
+COMPARISONS = (distances, nearest, coverage, minimum_matching_distance, one_nn_accuracy, intersection_over_union)
+
+
+@pytest.mark.parametrize("compare", COMPARISONS, ids=lambda f: f.__name__)
+def test_voxels_above_the_level_count_as_full(compare):
+    """At a level as after a threshold there; at another level the same shapes are others."""
+    a, b = torch.rand(2, 12, 1, 2, 2, 2, generator=seeded(3))
+    for level in (0.1, 0.5, 0.9):
+        cut = compare((a > level).float(), (b > level).float())
+        np.testing.assert_array_equal(compare(a, b, level=level), cut)
+    np.testing.assert_array_equal(compare(a, b), compare(a, b, level=0.5))
+    assert not np.array_equal(compare(a, b, level=0.1), compare(a, b))
+
+
 def test_intersection_over_union_of_pairs():
     a, b = shapes((0, 1, 2), (), (4,)), shapes((1, 2, 3, 4), (), (5,))
     assert intersection_over_union(a, b).tolist() == pytest.approx([2 / 5, 1.0, 0.0])

@@ -94,6 +94,7 @@ def learn_to_denoise(
     num_iterations: int,
     share: float = 0.7,
     batch_size: int = 16,
+    learning_rate: float = 2e-3,
     seed: int = 0,
     checkpoint: str | Path | None = None,
 ) -> Iterator[tuple[int, float]]:
@@ -105,7 +106,7 @@ def learn_to_denoise(
     """
     shapes = threshold(check_shapes(shapes, name="the training shapes"))
     generator = torch.Generator(shapes.device).manual_seed(seed)
-    optimizer = torch.optim.Adam(net.parameters(), lr=2e-3)
+    optimizer = torch.optim.Adam(net.parameters(), lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, num_iterations))
     run = Parts(net=net.train(), optimizer=optimizer, schedule=schedule, generator=generator)
     about = {"network": described(net), "data": fingerprint(shapes), "seed": seed}
