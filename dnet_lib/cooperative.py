@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from dnet_lib.generator import Proposals, latents, regress
-from dnet_lib.resuming import alike, described
+from dnet_lib.processes import alike
+from dnet_lib.resuming import described
 from dnet_lib.starts import Begun, Starts
 
 

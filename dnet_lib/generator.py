@@ -20,7 +20,8 @@ from dnet_lib.energy import device_of
 from dnet_lib.errors import DivergedError, ShapeError
 from dnet_lib.files import Packed, weights, with_weights
 from dnet_lib.langevin import Generators, sample, white_noise
-from dnet_lib.resuming import Parts, alike, described, fingerprint, resumable, share_gradients, total
+from dnet_lib.processes import alike, share_gradients, total
+from dnet_lib.resuming import Parts, described, fingerprint, resumable
 from dnet_lib.voxels import check_batch
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -200,7 +201,7 @@ def regress(net: nn.Module, optimizer: torch.optim.Optimizer, z: Tensor, shapes:
     """
     loss: Tensor = (shapes - net(z)).square().flatten(1).sum(1).mean()
     optimizer.zero_grad()
-    (loss * (len(z) / total(len(z), z.device))).backward()
+    (loss * (len(z) / int(total(torch.tensor(len(z), device=z.device))))).backward()
     share_gradients(net)
     optimizer.step()
     alike(net, buffers_only=True)

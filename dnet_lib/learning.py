@@ -18,7 +18,6 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
@@ -26,7 +25,8 @@ from dnet_lib.energy import check_energies, device_of
 from dnet_lib.errors import DivergedError, ShapeError
 from dnet_lib.fast import FrozenNet, freeze
 from dnet_lib.langevin import langevin, reflect, white_noise
-from dnet_lib.resuming import alike, capture, described, fingerprint, rank, reinstate, resumable, share_gradients, world
+from dnet_lib.processes import alike, rank, share_gradients, total
+from dnet_lib.resuming import capture, described, fingerprint, reinstate, resumable
 from dnet_lib.starts import Starts
 from dnet_lib.voxels import check_batch
 
@@ -217,10 +217,8 @@ def learning_gradient(
         one, other = (f"{t.dtype} {tuple(t.shape)}" for t in (observed, synthesized))
         raise ShapeError(f"observed and synthesized shapes must be of one kind, not {one} and {other}")
     shapes = torch.cat([observed, synthesized])
-    counts = torch.tensor([len(observed), len(synthesized)], device=shapes.device, dtype=shapes.dtype)
     sizes = [len(observed), len(synthesized)]
-    if world() > 1:
-        dist.all_reduce(counts)
+    counts = total(torch.tensor(sizes, device=shapes.device, dtype=shapes.dtype))
     if not bool((counts > 0).all()):
         raise ShapeError("eq. (8) compares observed with synthesized shapes: there must be at least one of each")
     share = torch.cat([shapes.new_full((n,), 1.0) / count for n, count in zip(sizes, counts, strict=True)])
@@ -364,8 +362,6 @@ def _means(e_observed: Tensor, e_synthesized: Tensor, slopes: Tensor, accepted: 
     """Means over the shapes and chains of all processes, each weighing as many as it has."""
     n, m = len(e_observed), len(e_synthesized)
     numbers = [e_observed.sum(), e_synthesized.sum(), slopes.mean() * m, accepted.mean() * m]
-    sums = torch.stack([*numbers, *torch.tensor([n, m], device=slopes.device, dtype=slopes.dtype)])
-    if world() > 1:
-        dist.all_reduce(sums)
+    sums = total(torch.stack([*numbers, *torch.tensor([n, m], device=slopes.device, dtype=slopes.dtype)]))
     *totals, n, m = sums.tolist()
-    return [total / count for total, count in zip(totals, (n, m, m, m), strict=True)]
+    return [value / count for value, count in zip(totals, (n, m, m, m), strict=True)]

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from dnet_lib.errors import CheckpointError, DivergedError
 from dnet_lib.files import atomic_write
+from dnet_lib.processes import gathered, rank, world
 
 FORMAT = "dnet_lib run 2"
 Record = TypeVar("Record")
@@ -173,9 +173,7 @@ def check_readable(state: Mapping[str, Any]) -> None:
 
 def write_state(state: dict[str, Any], path: str | Path, about: Mapping[str, Any]) -> None:
     """Write a run's state beside `path`, then rename; of several processes the first writes what all of them hold."""
-    held = [dict(about) | {"state": state}] * world()
-    if world() > 1:
-        dist.all_gather_object(held, held[0])
+    held = gathered(dict(about) | {"state": state})
     if rank() == 0:
         buffer = io.BytesIO()
         torch.save({"format": FORMAT, "processes": held}, buffer)
@@ -229,38 +227,3 @@ def described(net: nn.Module) -> str:
     told = [(name, tuple(t.shape), t.dtype, t.requires_grad) for name, t in state.items()]
     digest = hashlib.sha256(f"{net!r} {told}".encode()).hexdigest()[:8]
     return f"{type(net).__name__} of {sum(t.numel() for t in state.values()):,} numbers ({digest})"
-
-
-def world() -> int:
-    """Number of processes that learn together (torchrun)."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-def alike(*nets: nn.Module, buffers_only: bool = False) -> None:
-    """Give the networks of all processes the first one's tensors."""
-    if world() > 1:
-        for net in nets:
-            for tensor in (*(() if buffers_only else net.parameters()), *net.buffers()):
-                dist.broadcast(tensor.data, 0)
-
-
-def total(count: int, device: torch.device) -> int:
-    """The sum of all processes' counts."""
-    counts = torch.tensor(count, device=device)
-    if world() > 1:
-        dist.all_reduce(counts)
-    return int(counts)
-
-
-def share_gradients(net: nn.Module) -> None:
-    """Sum the gradients of all processes."""
-    if world() > 1:
-        for parameter in net.parameters():
-            if parameter.requires_grad:
-                parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-                dist.all_reduce(parameter.grad)
-
-
-def rank() -> int:
-    """Which of them this one is."""
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
