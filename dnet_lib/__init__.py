@@ -28,7 +28,18 @@ from dnet_lib.pretrained import Chain, Pretrained
 from dnet_lib.priors import CoarseGaussian, Histogram
 from dnet_lib.projections import hidden_voxels, missing_detail
 from dnet_lib.schedules import Decay, Switch
-from dnet_lib.starts import Coarser, Corrupted, Data, Fresh, LowResolution, Noise, Persistent, PersistentData, noise
+from dnet_lib.starts import (
+    Coarser,
+    Corrupted,
+    Data,
+    Fresh,
+    LowResolution,
+    Noise,
+    Persistent,
+    PersistentData,
+    Starts,
+    noise,
+)
 from dnet_lib.viz import show
 from dnet_lib.voxels import centre, corrupt, down_scale, resample, threshold, uncentre, up_scale
 
@@ -39,7 +50,7 @@ __all__ = [
     "Architecture", "Chain", "CheckpointError", "CoarseGaussian", "Coarser", "Corrupted", "Data", "DataError", "Decay",
     "DescriptorNet", "DivergedError", "DnetError", "Fresh", "GaussianEnergy", "GeneratorNet", "Histogram", "Judge",
     "LowResolution", "MixtureEnergy", "Noise", "Persistent", "PersistentData", "Pretrained", "Proposals", "Record",
-    "Run", "Settings", "ShapeError", "ShapeSet", "StaleError", "Switch", "Teaching", "begin_grids", "centre",
+    "Run", "Settings", "ShapeError", "ShapeSet", "StaleError", "Starts", "Switch", "Teaching", "begin_grids", "centre",
     "chain_generators", "class_error", "class_probability", "corrupt", "coverage", "distances", "down_scale",
     "effective_sample_size", "freeze", "hidden_voxels", "hopfield_residual", "inception_score",
     "intersection_over_union", "langevin", "langevin_step", "learn", "learn_grids", "learning_gradient", "load_judge",
