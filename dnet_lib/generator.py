@@ -16,13 +16,13 @@ from typing import Any, NamedTuple, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
+from dnet_lib.checks import check_batch
 from dnet_lib.energy import device_of
 from dnet_lib.errors import DivergedError, ShapeError
 from dnet_lib.files import Packed, weights, with_weights
 from dnet_lib.langevin import Generators, sample, white_noise
 from dnet_lib.processes import alike, share_gradients, total
 from dnet_lib.resuming import Parts, described, fingerprint, resumable
-from dnet_lib.voxels import check_batch
 
 Module = TypeVar("Module", bound=nn.Module)
 

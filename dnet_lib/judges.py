@@ -18,11 +18,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dnet_lib.checkpoints import shipped
+from dnet_lib.checks import check_shapes
 from dnet_lib.energy import SameConv3d, device_of
 from dnet_lib.errors import CheckpointError
 from dnet_lib.files import read_tensors, weights, with_weights, write_tensors
 from dnet_lib.resuming import Parts, described, fingerprint, resumable
-from dnet_lib.voxels import check_shapes, threshold
+from dnet_lib.voxels import threshold
 
 FORMAT = "dnet_lib judge 1"
 RESOLUTION = 32

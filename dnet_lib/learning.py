@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from dnet_lib.checks import check_batch
 from dnet_lib.energy import check_energies, device_of
 from dnet_lib.errors import DivergedError, ShapeError
 from dnet_lib.fast import FrozenNet, freeze
@@ -28,7 +29,6 @@ from dnet_lib.langevin import langevin, reflect, white_noise
 from dnet_lib.processes import alike, rank, share_gradients, total
 from dnet_lib.resuming import capture, described, fingerprint, reinstate, resumable
 from dnet_lib.starts import Starts
-from dnet_lib.voxels import check_batch
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
+from dnet_lib.checks import check_batch, check_mask, check_shapes
 from dnet_lib.errors import ShapeError
-from dnet_lib.voxels import check_batch, check_shapes, threshold
+from dnet_lib.voxels import threshold
 
 Measure = Literal["voxels", "iou"]
 
@@ -82,9 +83,7 @@ def recovery_error(recovered: Tensor, truth: Tensor, hidden: Tensor) -> float:
     voxels that are wrong. `hidden` is a boolean mask of the same shape, True where a voxel was hidden.
     """
     _check_two(recovered, truth, "recovered", "true", paired=True)
-    if not isinstance(hidden, Tensor) or hidden.dtype != torch.bool or hidden.shape != truth.shape:
-        found = f"{hidden.dtype} {tuple(hidden.shape)}" if isinstance(hidden, Tensor) else type(hidden).__name__
-        raise ShapeError(f"`hidden` must be a mask {tuple(truth.shape)}, True where hidden, not {found}: use .bool()")
+    check_mask(hidden, truth)
     if not bool(hidden.any()):
         raise ShapeError("`hidden` hides no voxel: there is nothing to recover")
     return (recovered - truth).abs()[hidden].double().mean().item()

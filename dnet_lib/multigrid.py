@@ -14,11 +14,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from dnet_lib.checks import check_batch
 from dnet_lib.errors import DivergedError, ShapeError
 from dnet_lib.learning import Record, Run, Settings, learner
 from dnet_lib.resuming import resumable
 from dnet_lib.starts import Coarser
-from dnet_lib.voxels import check_batch, resample
+from dnet_lib.voxels import resample
 
 
 def begin_grids(nets: Sequence[nn.Module], settings: Sequence[Settings], *, seed: int = 0) -> list[Run]:

@@ -8,6 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from dnet_lib.checks import check_shapes
 from dnet_lib.energy import Architecture, DescriptorNet
 from dnet_lib.errors import ShapeError
 from dnet_lib.fast import freeze
@@ -17,7 +18,7 @@ from dnet_lib.langevin import Generators, langevin, sample, white_noise
 from dnet_lib.learning import Run
 from dnet_lib.priors import CoarseGaussian, Histogram, Prior
 from dnet_lib.projections import Projection, hidden_voxels, missing_detail
-from dnet_lib.voxels import centre, check_shapes, fill_hidden, resample, uncentre, up_scale
+from dnet_lib.voxels import centre, fill_hidden, resample, uncentre, up_scale
 
 PRIORS: dict[str, Any] = {"start": CoarseGaussian, "histogram": Histogram, "generator": Proposals}
 """Priors that files hold, by the names they have there."""

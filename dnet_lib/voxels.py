@@ -14,15 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dnet_lib.checks import check_mask, check_shapes, check_whole, sides
 from dnet_lib.errors import ShapeError
 
 Kind = Literal["half", "cube", "behind"]
 KINDS: tuple[Kind, ...] = get_args(Kind)  #: What `hide` can hide beside a random share
-
-
-def sides(y: Tensor) -> tuple[int, ...]:
-    """Lengths of the grid's axes: those after the first two, of points (N, D) the D coordinates."""
-    return tuple(y.shape[2:] or y.shape[1:])
 
 
 def per_item(values: Tensor, like: Tensor) -> Tensor:
@@ -30,43 +26,9 @@ def per_item(values: Tensor, like: Tensor) -> Tensor:
     return values.view(-1, *[1] * (like.ndim - 1))
 
 
-def check_batch(y: Tensor, *, name: str = "data", resolution: int | None = None) -> Tensor:
-    """Return `y` if it is a batch (N, ...) of finite floats, else raise `ShapeError`.
-
-    With `resolution` every axis of its grid must have so many entries.
-    """
-    if not isinstance(y, Tensor) or not y.is_floating_point():
-        found = f"{y.dtype} {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
-        raise ShapeError(f"{name} must be a float tensor (N, ...), not {found}: convert with .float()")
-    if y.ndim < 2:
-        raise ShapeError(
-            f"{name} must be a batch (N, ...), not {tuple(y.shape)}: numbers on a line are (N, 1), y[:, None]"
-        )
-    if y.numel() == 0:
-        raise ShapeError(f"{name} is empty: {tuple(y.shape)}")
-    if resolution is not None and any(side != resolution for side in sides(y)):
-        wanted, found = (f"{side}^{len(sides(y))}" for side in (resolution, y.shape[-1]))
-        raise ShapeError(f"{name} must be {wanted} voxels, not {found}: {tuple(y.shape)}")
-    if not bool(torch.isfinite(y).all()):
-        raise ShapeError(f"{name} contains NaN or infinite values")
-    return y
-
-
-def check_shapes(y: Tensor, *, name: str = "shapes", resolution: int | None = None) -> Tensor:
-    """Return `y` if it is a batch of cubic grids (N, 1, R, R, R) of finite floats, else raise `ShapeError`."""
-    if not isinstance(y, Tensor) or not y.is_floating_point():
-        kind = y.dtype if isinstance(y, Tensor) else type(y).__name__
-        raise ShapeError(f"{name} must be a float tensor (N, 1, R, R, R), not {kind}: convert with .float()")
-    if y.ndim != 5 or y.shape[1] != 1 or not y.shape[2] == y.shape[3] == y.shape[4]:
-        raise ShapeError(f"{name} must have shape (N, 1, R, R, R), not {tuple(y.shape)}")
-    return check_batch(y, name=name, resolution=resolution)
-
-
 def check_scale(scale: int) -> int:
     """Return `scale` if it is a whole number above 0, else raise `ShapeError`."""
-    if type(scale) is not int or scale < 1:
-        raise ShapeError(f"a scale must be a whole number, at least 1, not {scale!r}")
-    return scale
+    return check_whole(scale, "a scale", 1, error=ShapeError)
 
 
 POOLS: tuple[Callable[[Tensor, int], Tensor], ...] = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)
@@ -115,8 +77,7 @@ def resample(y: Tensor, resolution: int) -> Tensor:
     `down_scale` or `up_scale` where one size divides the other. Section 4.2 needs it for grids like 4^3 and 6^3.
     """
     side = y.shape[-1]
-    if type(resolution) is not int or resolution < 1:
-        raise ShapeError(f"a resolution must be a whole number, at least 1, not {resolution!r}")
+    resolution = check_whole(resolution, "a resolution", 1, error=ShapeError)
     if not y.is_floating_point():
         raise ShapeError(f"shapes to resample must be floats, not {y.dtype}: convert with .float()")
     if side % resolution == 0:
@@ -195,8 +156,7 @@ def fill_hidden(y: Tensor, hidden: Tensor) -> Tensor:
     Shapes (N, 1, R, R, R), or any batch (N, ...), of any range; `hidden` boolean, True where a voxel is hidden. Hidden
     voxels are not read, and may hold anything, NaN too.
     """
-    if hidden.dtype != torch.bool or hidden.shape != y.shape:
-        raise ShapeError(f"`hidden` must be a boolean mask {tuple(y.shape)}, not {hidden.dtype} {tuple(hidden.shape)}")
+    check_mask(hidden, y)
     seen = y.masked_fill(hidden, 0)
     count = (~hidden).flatten(1).sum(1).clamp(min=1)
     mean = seen.flatten(1).sum(1) / count

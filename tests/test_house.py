@@ -19,7 +19,7 @@ LIBRARY, PREPARATION = ROOT / "dnet_lib", ROOT / "data_prep"
 
 # Each room imports only rooms above it.
 ROOMS = (
-    *("errors", "schedules", "files", "voxels", "data", "processes", "resuming"),  # the ground
+    *("errors", "checks", "schedules", "files", "voxels", "data", "processes", "resuming"),  # the ground
     *("energy", "fast", "projections", "langevin"),  # the mathematics
     *("priors", "starts", "learning", "generator", "cooperative", "multigrid"),  # the one loop, and what joins it
     *("pretrained", "checkpoints", "metrics", "diagnostics", "features", "judges", "baselines"),  # is it good

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from problems import as_matrix, seeded
 
+from dnet_lib.checks import check_shapes
 from dnet_lib.voxels import (
     ShapeError,
     centre,
-    check_shapes,
     coarsen,
     corrupt,
     down_scale,

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dnet_lib.voxels import check_shapes, threshold
+from dnet_lib.checks import check_shapes
+from dnet_lib.voxels import threshold
 
 
 @dataclass(frozen=True)

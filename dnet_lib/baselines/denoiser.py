@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from dnet_lib.checkpoints import shipped
+from dnet_lib.checks import check_shapes
 from dnet_lib.files import read_tensors, weights, with_weights, write_tensors
 from dnet_lib.resuming import Parts, described, fingerprint, resumable
-from dnet_lib.voxels import check_shapes, corrupt, threshold
+from dnet_lib.voxels import corrupt, threshold
 
 CHANNELS = (32, 48, 64)
 FORMAT = "dnet_lib denoiser 1"

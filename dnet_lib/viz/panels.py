@@ -7,6 +7,7 @@ import ipywidgets as w
 import torch
 from torch import Tensor
 
+from dnet_lib.checks import check_shapes
 from dnet_lib.errors import ShapeError
 from dnet_lib.fast import freeze
 from dnet_lib.generator import GeneratorNet, latents
@@ -15,7 +16,7 @@ from dnet_lib.pretrained import Pretrained
 from dnet_lib.projections import hidden_voxels
 from dnet_lib.viz.figures import MimeBundle, Picture
 from dnet_lib.viz.scenes import Scene, show
-from dnet_lib.voxels import Kind, centre, check_shapes, corrupt, fill_hidden, hide, uncentre
+from dnet_lib.voxels import Kind, centre, corrupt, fill_hidden, hide, uncentre
 
 PLACES: dict[str, Kind | None] = {"anywhere": None, "in one half": "half", "in a cube": "cube", "behind": "behind"}
 """Where voxels are hidden: the panel's words for the whole grid and for each kind of `hide`."""
