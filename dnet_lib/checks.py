@@ -19,15 +19,23 @@ def check_whole(value: Any, name: str, least: int = 0, *, error: type[ValueError
     return int(value)
 
 
-def check_real(value: Any, name: str, low: float = 0.0, high: float = math.inf, *, above: bool = False) -> float:
-    """`value`, a number from `low` (or above it) to `high`, finite in any case, as a float; else `ValueError`."""
+def check_real(
+    value: Any,
+    name: str,
+    low: float = 0.0,
+    high: float = math.inf,
+    *,
+    above: bool = False,
+    error: type[ValueError] = ValueError,
+) -> float:
+    """`value`, a finite number from `low` (or above it) to `high`, as a float; else an `error`."""
     number = math.nan
     with suppress(TypeError, ValueError, RuntimeError):
         number = math.nan if isinstance(value, str) else float(value)
     if not (low < number if above else low <= number) or not number <= high or math.isinf(number):
         least = "positive" if above and low == 0 else f"{'above' if above else 'at least'} {low:g}"
         most = "finite" if math.isinf(high) else f"at most {high:g}"
-        raise ValueError(f"{name} must be a number, {least} and {most}, not {value!r}")
+        raise error(f"{name} must be {least} and {most}, not {value!r}")
     return number
 
 
@@ -74,6 +82,14 @@ def check_shapes(y: Tensor, *, name: str = "shapes", resolution: int | None = No
     if y.ndim != 5 or y.shape[1] != 1 or not y.shape[2] == y.shape[3] == y.shape[4]:
         raise ShapeError(f"{name} must have shape (N, 1, R, R, R), not {tuple(y.shape)}")
     return check_batch(y, name=name, resolution=resolution)
+
+
+def check_occupancy(y: Tensor, *, name: str = "shapes", resolution: int | None = None) -> Tensor:
+    """Return `y` if it is a batch of grids that can be occupancy, chains' slack included, else raise `ShapeError`."""
+    low, high = (float(value) for value in check_shapes(y, name=name, resolution=resolution).aminmax())
+    if low < -1 or high > 2:
+        raise ShapeError(f"{name} must be occupancy, from 0 to 1, not {low:g} to {high:g}: divide by the largest value")
+    return y
 
 
 def check_mask(hidden: Any, like: Tensor, *, name: str = "`hidden`") -> Tensor:

@@ -18,6 +18,7 @@ from dnet_lib.generator import Proposals, latents, regress
 from dnet_lib.processes import alike
 from dnet_lib.resuming import described
 from dnet_lib.starts import Begun, Starts
+from dnet_lib.voxels import brief
 
 
 @dataclass(eq=False)
@@ -30,6 +31,8 @@ class Teaching(Starts):
     latent: Tensor | None = None  #: Z of the iteration under way, (num_chains, d)
     loss: Tensor | None = None
     """Mean |Y - g(Z)|^2 over the revised shapes of the last iteration, before the generator's step."""
+
+    __repr__ = brief
 
     @classmethod
     def begin_with(

@@ -8,8 +8,10 @@ and with a uniform p0 on a bounded range E = -f inside the range and infinity ou
 the *energy*; low energy means high probability. Temperature belongs to the sampler: p_T is proportional to exp(-E / T).
 """
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -17,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dnet_lib.checks import check_real, check_whole
 from dnet_lib.errors import ShapeError
 from dnet_lib.voxels import space_to_depth
 
@@ -68,14 +71,17 @@ class Architecture:
     """The uniform reference's range of a (centred) voxel; needed exactly when s is None."""
 
     def __post_init__(self) -> None:
-        if self.resolution < 1 or not self.layers or any(min(layer) < 1 or len(layer) != 3 for layer in self.layers):
-            raise ValueError(f"layers must be (channels, kernel, stride), all at least 1, not {self.layers}")
+        check_whole(self.resolution, "resolution", 1)
+        if not self.layers or any(len(layer) != 3 for layer in self.layers):
+            raise ValueError(f"layers must be (channels, kernel, stride), bottom up, not {self.layers}")
+        for number in itertools.chain(*self.layers):
+            check_whole(number, "a layer's channels, kernel or stride", 1)
         if self.activation not in ACTIVATIONS:
             raise ValueError(f"unknown activation {self.activation!r}: choose from {sorted(ACTIVATIONS)}")
         if (self.s is None) == (self.bounds is None):
             raise ValueError("give s for the Gaussian reference or bounds for the uniform one, not both or neither")
-        if self.s is not None and not 0 < self.s < math.inf:
-            raise ValueError(f"the reference's standard deviation s must be positive, not {self.s}")
+        if self.s is not None:
+            check_real(self.s, "the reference's standard deviation s", above=True)
         if self.bounds is not None and not -math.inf < self.bounds[0] < self.bounds[1] < math.inf:
             raise ValueError(f"bounds must be finite, (low, high) with low < high, not {self.bounds}")
 
@@ -111,6 +117,8 @@ class DescriptorNet(nn.Module):
     ):
         super().__init__()
         self.architecture = a = architecture or Architecture()
+        if not isinstance(a, Architecture):
+            raise ValueError(f"a DescriptorNet takes an Architecture, not {a!r}: try DescriptorNet.compact({a!r})")
         self.resolution, self.bounds = a.resolution, a.bounds
         sizes = [1] + [channels for channels, _, _ in a.layers]
         resolution, layers = a.resolution, []
@@ -161,8 +169,9 @@ class DescriptorNet(nn.Module):
     def hidden(self, y: Tensor) -> list[Tensor]:
         """The rectified feature maps h(1), ..., h(L) of centred shapes, eq. (2)."""
         r = self.resolution
-        if y.ndim != 5 or tuple(y.shape[1:]) != (1, r, r, r):
-            raise ShapeError(f"this network takes shapes (N, 1, {r}, {r}, {r}), not {tuple(y.shape)}")
+        if not isinstance(y, Tensor) or y.ndim != 5 or tuple(y.shape[1:]) != (1, r, r, r):
+            found = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
+            raise ShapeError(f"this network takes shapes (N, 1, {r}, {r}, {r}), not {found}")
         if y.dtype != self.dense.weight.dtype:
             raise ShapeError(
                 f"this network is {self.dense.weight.dtype}, the shapes are {y.dtype}: convert one of them"
@@ -216,8 +225,7 @@ def energy_and_gradient(y: Tensor, energy: Energy) -> tuple[Tensor, Tensor]:
     own: Callable[[Tensor], tuple[Tensor, Tensor]] | None = getattr(energy, "energy_and_gradient", None)
     if own is not None:
         return own(y)
-    with torch.enable_grad():
-        y = y.detach().requires_grad_(True)
+    with gradients(y) as y:
         e = check_energies(energy(y), y)
         if not e.requires_grad:
             raise ShapeError("this energy does not depend on the shapes through PyTorch: no gradient can be taken")
@@ -225,14 +233,28 @@ def energy_and_gradient(y: Tensor, energy: Energy) -> tuple[Tensor, Tensor]:
     return e.detach(), gradient
 
 
+@contextmanager
+def gradients(y: Tensor) -> Iterator[Tensor]:
+    """A copy or view of `y` with respect to which gradients can be taken, in `no_grad` and `inference_mode`, too."""
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            yield (y.clone() if y.is_inference() else y.detach()).requires_grad_(True)
+    except RuntimeError as error:
+        if "nference tensor" not in str(error):
+            raise
+        raise ShapeError(
+            "this network was made in torch.inference_mode, where PyTorch keeps nothing for gradients: make or load it "
+            "outside; chains may run inside"
+        ) from error
+
+
 def hopfield_residual(y: Tensor, net: DescriptorNet) -> Tensor:
     """Y / s^2 - df/dY, zero exactly at the local energy minima of eq. (3): the Hopfield auto-encoder, eq. (4).
 
     `y` centred (N, 1, R, R, R); the residual has its shape. For the uniform reference the first term is absent.
     """
-    with torch.enable_grad():
-        y = y.detach().requires_grad_(True)
-        (decoded,) = torch.autograd.grad(net.score(y).sum(), y)
+    with gradients(y) as shapes:
+        (decoded,) = torch.autograd.grad(net.score(shapes).sum(), shapes)
     s = net.architecture.s
     return (y.detach() / s**2 if s is not None else 0) - decoded
 

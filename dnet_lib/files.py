@@ -2,6 +2,8 @@
 
 import json
 import os
+import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,10 +25,11 @@ Packed = tuple[dict[str, Tensor], dict[str, Any]]
 def atomic_write(path: str | Path) -> Iterator[Path]:
     """A path to write to that becomes `path` when the block ends well, and vanishes when it does not.
 
-    Raises OSError naming `path` when the disk refuses (full, read-only); the old file, if any, is untouched.
+    A link is followed: what it points to is replaced. Raises OSError naming `path` when the disk refuses (full,
+    read-only); the old file, if any, is untouched.
     """
-    path = Path(path)
-    part = path.with_name(f"{path.name}.part")
+    path = Path(os.path.realpath(path))
+    part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
@@ -38,6 +41,26 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             part.unlink()
+
+
+def check_folders(*folders: Path) -> None:
+    """See, before hours are spent, that folders can be written; raises OSError naming one that cannot."""
+    for folder in folders:
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        try:
+            with tempfile.TemporaryFile(dir=there):
+                pass
+        except OSError as error:
+            raise OSError(error.errno, f"cannot write into {folder}: {error.strerror}") from error
+
+
+def check_device(device: torch.device | str) -> torch.device:
+    """Return the device if tensors can lie there, else raise ValueError."""
+    try:
+        return torch.empty(0, device=device).device
+    except (AssertionError, RuntimeError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise ValueError(f"there is no device {str(device)!r} here ({reason}): device='cpu' is always there") from error
 
 
 def write_tensors(path: str | Path, kind: str, tensors: dict[str, Tensor], **about: Any) -> None:
@@ -54,19 +77,23 @@ def read_tensors(path: str | Path, kind: str, *, device: torch.device | str = "c
     What fails inside the block is blamed on the file: it raises `CheckpointError` naming a missing, truncated or
     foreign file.
     """
+    where = check_device(device)
     try:
-        with safe_open(path, framework="pt", device=str(device)) as file:
+        with Path(path).open("rb"):  # what the system has against it, in its own words
+            pass
+        with torch.inference_mode(False), safe_open(path, framework="pt", device=str(where)) as file:
             metadata = file.metadata() or {}
             if metadata.pop("format", None) != kind:
                 found = (file.metadata() or {}).get("format", "tensors of another program")
                 raise CheckpointError(f"{path} is a safetensors file, but not one of {kind!r}: it holds {found}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        yield tensors, {name: json.loads(text) for name, text in metadata.items()}
+        with torch.inference_mode(False):  # what is made of them may need gradients later
+            yield tensors, {name: json.loads(text) for name, text in metadata.items()}
     except FileNotFoundError as error:
         raise CheckpointError(f"there are no weights at {path}") from error
-    except CheckpointError:
+    except (CheckpointError, OSError):
         raise
-    except (SafetensorError, OSError, KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+    except (SafetensorError, KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path} is broken or truncated ({error}): fetch or train it again") from error
 
 

@@ -16,13 +16,14 @@ from typing import Any, NamedTuple, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
-from dnet_lib.checks import check_batch
+from dnet_lib.checks import check_batch, check_real, check_whole
 from dnet_lib.energy import device_of
 from dnet_lib.errors import DivergedError, ShapeError
 from dnet_lib.files import Packed, weights, with_weights
 from dnet_lib.langevin import Generators, sample, white_noise
 from dnet_lib.processes import alike, share_gradients, total
 from dnet_lib.resuming import Parts, described, fingerprint, resumable
+from dnet_lib.voxels import brief
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -40,9 +41,9 @@ class Layout:
     batch_norm: bool = True
 
     def __post_init__(self) -> None:
-        if self.latent < 1 or not self.channels or min(self.channels) < 1 or min(self.factors, default=0) < 1:
-            raise ValueError(f"a generator needs latent entries, channels and factors, all at least 1, not {self}")
-        if len(self.factors) != len(self.channels) + 1 or max(self.factors) > self.kernel:
+        for number in (self.resolution, self.latent, self.kernel, *self.channels, *self.factors):
+            check_whole(number, f"every number of {self}", 1)
+        if not self.channels or len(self.factors) != len(self.channels) + 1 or max(self.factors) > self.kernel:
             raise ValueError(f"give a factor, at most the kernel's size, for each deconvolution: {self}")
         if self.resolution % math.prod(self.factors):
             raise ValueError(f"{self.resolution}^3 voxels are not a multiple of the factors {self.factors}")
@@ -67,6 +68,8 @@ class GeneratorNet(nn.Module):
     ):
         super().__init__()
         self.layout = a = layout or Layout()
+        if not isinstance(a, Layout):
+            raise ValueError(f"a GeneratorNet takes a Layout, not {a!r}: try Layout(resolution={a!r})")
         self.resolution, self.latent = a.resolution, a.latent
         self.base = a.resolution // math.prod(a.factors)
         self.dense = nn.Linear(a.latent, a.channels[0] * self.base**3, bias=not a.batch_norm)
@@ -130,6 +133,8 @@ class Proposals:
     centre: float = 0.0  #: Scalar voxel mean of the training shapes, subtracted from the proposals
     sigma: float = 0.0  #: Standard deviation of eps
 
+    __repr__ = brief
+
     def draw(self, num_samples: int, generator: Generators = None) -> Tensor:
         """First shapes, centred (N, 1, R, R, R)."""
         return self.at(latents(self.net, num_samples, generator), generator)
@@ -137,7 +142,7 @@ class Proposals:
     @torch.no_grad()
     def at(self, z: Tensor, generator: Generators = None) -> Tensor:
         """Those of given latent vectors (N, d), centred (N, 1, R, R, R)."""
-        y: Tensor = self.net(z) - self.centre
+        y: Tensor = self.net(z).to(z.dtype) - self.centre  # whatever autocast made of it
         return y if self.sigma == 0 else y + self.sigma * white_noise(y, generator)
 
     def pack(self, half: bool = False) -> Packed:
@@ -219,6 +224,12 @@ class Alternation:
     batch_size: int = 50
     learning_rate: float = 0.0003
     betas: tuple[float, float] = (0.6, 0.999)
+
+    def __post_init__(self) -> None:
+        for name in ("num_iterations", "num_steps", "batch_size"):
+            check_whole(getattr(self, name), name, int(name == "batch_size"))
+        for name in ("step_size", "sigma", "learning_rate"):
+            check_real(getattr(self, name), name, above=name != "learning_rate")
 
 
 class Alternated(NamedTuple):

@@ -23,7 +23,7 @@ from dnet_lib.energy import SameConv3d, device_of
 from dnet_lib.errors import CheckpointError
 from dnet_lib.files import read_tensors, weights, with_weights, write_tensors
 from dnet_lib.resuming import Parts, described, fingerprint, resumable
-from dnet_lib.voxels import threshold
+from dnet_lib.voxels import brief, threshold
 
 FORMAT = "dnet_lib judge 1"
 RESOLUTION = 32
@@ -85,7 +85,7 @@ def depth_views(occupancy: Tensor) -> Tensor:
     The two channels are nearness, 1 at the near face of the grid, falling towards the far one, 0 where the line of
     sight meets nothing, and thickness, the filled share of that line.
     """
-    near, views = torch.linspace(1, 0, occupancy.shape[-1] + 1, device=occupancy.device)[:-1], []
+    near, views = torch.linspace(1, 0, occupancy.shape[-1] + 1, dtype=occupancy.dtype, device=occupancy.device)[:-1], []
     for axis in (1, 2, 3):
         lines = occupancy[:, 0].movedim(axis, -1)
         for nearness in (near, near.flip(0)):
@@ -110,6 +110,8 @@ class Judge:
     temperature: float
     """Calibration: logits are divided by it, so that a probability means how often the judge is right."""
     card: dict[str, Any]
+
+    __repr__ = brief
 
     def logits(self, occupancy: Tensor, *, batch_size: int = 64) -> Tensor:
         """Calibrated logits (N, C) of occupancy (N, 1, 32, 32, 32), averaged over the four quarter-turns."""

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from dnet_lib.checks import check_real, check_whole
 from dnet_lib.energy import Energy, energy_and_gradient
 from dnet_lib.errors import DivergedError, ShapeError
 from dnet_lib.fast import freeze
@@ -42,6 +43,7 @@ def chain_generators(
     seed: int, num_chains: int, *, first: int = 0, device: torch.device | str = "cpu"
 ) -> list[torch.Generator]:
     """One independent noise stream a chain: chain i of a seed is the same however chains are split into batches."""
+    check_whole(num_chains, "num_chains")
     states = (np.random.SeedSequence([seed, i]).generate_state(1, np.uint64) for i in range(first, first + num_chains))
     return [torch.Generator(device).manual_seed(int(state[0] >> 1)) for state in states]
 
@@ -117,6 +119,10 @@ def langevin_step(
     y = y.detach() if bounds is None or here is not None else reflect(y.detach(), *bounds)
     e, g = energy_and_gradient(y, energy) if here is None else here
     drift = g if projection is None else projection(g)
+    if drift.shape != y.shape:
+        raise ShapeError(
+            f"this projection made {tuple(drift.shape)} of chains {tuple(y.shape)}: it must keep their form"
+        )
     delta = drift * (-step_size / 2)
     if temperature > 0:
         noise = white_noise(y, generator)
@@ -154,8 +160,7 @@ def langevin(
     """
     schedule = temperature if callable(temperature) else lambda step: temperature
     _check(y, step_size)
-    if num_steps is not None and num_steps < 0:
-        raise ValueError(f"num_steps must be at least 0, not {num_steps}")
+    num_steps = None if num_steps is None else check_whole(num_steps, "num_steps")
     if not bool(torch.isfinite(y).all()):
         raise ShapeError("the chains' start contains NaN or infinite values")
     here = None
@@ -191,12 +196,13 @@ def sample(
     with the plain path to float32 rounding. With a generator for each chain, noise does not depend on how chains are
     batched. Raises `DivergedError` naming the chains that did not stay finite: lower the step size.
     """
-    energy = freeze(energy, y, num_steps=num_steps, fast=fast)
+    _check(y, step_size)
+    energy = freeze(energy, y, num_steps=check_whole(num_steps, "num_steps"), fast=fast)
     steps = langevin(y, energy, num_steps=num_steps, step_size=step_size, **options)
     label = progress if isinstance(progress, str) else "Langevin"
     for y, _ in tqdm(steps, total=num_steps, desc=label, unit="step", disable=not progress):  # noqa: B007
         pass
-    y = y.detach()
+    y = y.detach().clone() if num_steps == 0 else y.detach()  # never the caller's own memory
     lost = (~torch.isfinite(y)).flatten(1).any(1).nonzero().flatten().tolist()
     if lost:
         some = ", ".join(map(str, lost[:8])) + (", ..." if len(lost) > 8 else "")
@@ -211,11 +217,8 @@ def _check(y: Tensor, step_size: float, temperature: float = 0.0, metropolis: bo
     if not isinstance(y, Tensor) or not y.is_floating_point() or y.ndim < 2 or y.numel() == 0:
         found = f"{y.dtype} {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
         raise ShapeError(f"chains must be a non-empty float tensor (N, ...), not {found}")
-    if not 0 < step_size < math.inf:
-        raise ValueError(f"step_size must be positive and finite, not {step_size}")
-    if not 0 <= temperature < math.inf:
-        raise ValueError(f"temperature must be at least 0 and finite, not {temperature}")
-    if metropolis and temperature == 0:
+    check_real(step_size, "step_size", above=True)
+    if check_real(temperature, "temperature") == 0 and metropolis:
         raise ValueError("Metropolis-Hastings needs a temperature above 0: at 0 there is no distribution to keep")
 
 

@@ -11,6 +11,7 @@ over observed shapes Y_i and synthesized shapes Y~_j.
 import copy
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,14 +22,15 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from dnet_lib.checks import check_batch
-from dnet_lib.energy import check_energies, device_of
+from dnet_lib.checks import check_batch, check_real, check_whole
+from dnet_lib.energy import DescriptorNet, check_energies, device_of
 from dnet_lib.errors import DivergedError, ShapeError
 from dnet_lib.fast import FrozenNet, freeze
 from dnet_lib.langevin import langevin, reflect, white_noise
 from dnet_lib.processes import alike, rank, share_gradients, total
 from dnet_lib.resuming import capture, described, fingerprint, reinstate, resumable
 from dnet_lib.starts import Starts
+from dnet_lib.voxels import brief
 
 
 @dataclass(frozen=True)
@@ -52,23 +54,24 @@ class Settings:
     """Whether chains and gradients take the frozen-weight path, `dnet_lib.fast`; None: where it pays."""
 
     def __post_init__(self) -> None:
-        for name in ("num_iterations", "num_steps", "batch_size", "learning_rate", "data_noise", "energy_penalty"):
-            value, least = getattr(self, name), int(name in ("num_steps", "batch_size"))
-            value = value(0) if callable(value) else value
-            if name in ("num_iterations", "num_steps", "batch_size") and not isinstance(value, int):
-                raise ValueError(f"{name} must be a whole number, not {value!r}")
-            if not least <= value < math.inf:
-                raise ValueError(f"{name} must be at least {least} and finite, not {value}")
-        if not 0 < self.step_size < math.inf:
-            raise ValueError(f"step_size must be positive and finite, not {self.step_size}")
-        if not callable(self.temperature) and not 0 <= self.temperature < math.inf:
-            raise ValueError(f"temperature must be at least 0 and finite, not {self.temperature}")
-        if not all(0 <= beta < 1 for beta in self.betas):
+        checked: dict[str, Any] = {
+            name: check_whole(getattr(self, name), name, int(name != "num_iterations"))
+            for name in ("num_iterations", "num_steps", "batch_size")
+        }
+        checked |= {name: check_real(getattr(self, name), name) for name in ("data_noise", "energy_penalty")}
+        checked["step_size"] = check_real(self.step_size, "step_size", above=True)
+        for name in ("learning_rate", "temperature"):
+            if not callable(value := getattr(self, name)):
+                checked[name] = check_real(value, f"{name}, where it is no function of the iteration,")
+        checked["betas"] = betas = tuple(check_real(beta, "a beta") for beta in self.betas)
+        if len(betas) != 2 or max(betas) >= 1:
             raise ValueError(f"betas, two decays, must lie in [0, 1), not {self.betas}")
-        if self.max_gradient is not None and not self.max_gradient > 0:
-            raise ValueError(f"max_gradient, a norm, must be positive, not {self.max_gradient}")
-        if self.average is not None and not 0 <= self.average < 1:
+        if self.max_gradient is not None:
+            checked["max_gradient"] = check_real(self.max_gradient, "max_gradient, a norm,", above=True)
+        if self.average is not None and check_real(self.average, "average, a decay,") >= 1:
             raise ValueError(f"average, a decay, must lie in [0, 1), not {self.average}")
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
 
 
 @dataclass
@@ -93,6 +96,8 @@ class Run:
     """What each group of parameters has of its own in place of the settings'."""
     _order: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
 
+    __repr__ = brief
+
     @classmethod
     def begin(
         cls,
@@ -112,7 +117,10 @@ class Run:
         given: Any = (p for p in net.parameters() if p.requires_grad) if parameters is None else parameters
         given = [given] if isinstance(given, Tensor) else list(given)
         if not given:
-            raise ValueError(f"this {type(net).__name__} has no weights to learn: none requires a gradient")
+            raise ValueError(
+                f"this {type(net).__name__} has no weights to learn: none requires a gradient. A pretrained network "
+                "is for reading only until net.train().requires_grad_()"
+            )
         groups = given if isinstance(given[0], dict) else [{"params": given}]
         own = [{name: value for name, value in group.items() if name != "params"} for group in groups]
         first = [
@@ -180,6 +188,7 @@ class Run:
 def _numbers(options: dict[str, Any], iteration: int) -> dict[str, Any]:
     """An optimizer's options at an iteration, as plain numbers."""
     now = {name: value(iteration) if callable(value) else value for name, value in options.items()}
+    now |= {"lr": check_real(now["lr"], f"the learning rate of iteration {iteration}")} if "lr" in now else {}
     return {name: value.item() if isinstance(value, np.generic) else value for name, value in now.items()}
 
 
@@ -197,6 +206,9 @@ class Record(NamedTuple):
     acceptance: float  #: Share of accepted proposals; 1 without Metropolis-Hastings
     seconds: float  #: Time spent in the run so far, all its sessions together
     synthesized: Tensor  #: The chains' last shapes, centred (M, 1, R, R, R)
+
+    def __repr__(self) -> str:
+        return brief(self)
 
 
 def learning_gradient(
@@ -306,7 +318,16 @@ def learner(
     if len(run._order) and int(run._order.max()) >= len(data):
         run._order = run._order[:0]
     bounds: tuple[float, float] | None = getattr(run.net, "bounds", None)
-    data = data.detach().to(run.generator.device)
+    if any(parameter.is_inference() for parameter in run.net.parameters()):
+        raise ValueError("this network was made in torch.inference_mode and cannot learn: make or load it outside")
+    if isinstance(run.net, DescriptorNet) and float(data.abs().max()) > 2:
+        low, high = (f"{value:g}" for value in data.aminmax())
+        warnings.warn(
+            f"the observed shapes run from {low} to {high}: a DescriptorNet is made for centred occupancy, within "
+            "[-1, 1] (divide voxels of 0 to 255 by 255, and subtract their mean)",
+            stacklevel=4,
+        )
+    data = (data.clone() if data.is_inference() else data.detach()).to(run.generator.device)
     energy: Any = None
 
     def iteration() -> Record:

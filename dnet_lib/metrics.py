@@ -3,12 +3,14 @@
 No number here means much alone: compare each with that of as many real test shapes under the same judge.
 """
 
+import math
+import warnings
 from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
-from dnet_lib.checks import check_batch, check_mask, check_shapes
+from dnet_lib.checks import check_batch, check_mask, check_shapes, check_whole
 from dnet_lib.errors import ShapeError
 from dnet_lib.voxels import threshold
 
@@ -41,21 +43,37 @@ def inception_score(probabilities: Tensor, *, splits: int = 10, generator: torch
     probabilities  p(c | shape) of a judge, (N, C)
     splits         the score is computed on each of so many equal runs of rows. A split of n rows cannot exceed n, and
                    the fewer rows, the lower the score: compare scores of equal numbers of rows and splits
-    generator      shuffles the rows first, which rows sorted by category need; None takes them in the order they have
+    generator      shuffles the rows first, which rows sorted by category need; None takes them in the order they have,
+                   and warns where neighbours are too much alike for chance
 
     Raises `ShapeError` where rows are no probabilities or a split would have fewer than two rows.
     """
     p = _check_probabilities(probabilities)
-    if splits < 1 or (splits > 1 and len(p) < 2 * splits):
+    check_whole(splits, "the number of splits", 1, error=ShapeError)
+    if splits > 1 and len(p) < 2 * splits:
         raise ShapeError(f"{len(p)} shapes cannot be cut into {splits} splits of at least two: take more, or splits=1")
     if generator is not None:
         p = p[torch.randperm(len(p), generator=generator, device=generator.device).to(p.device)]
+    elif splits > 1 and _look_sorted(p.argmax(1)):
+        warnings.warn(
+            "these rows look sorted by category, so each split sees few of them and scores too low: give a generator, "
+            "which shuffles them, or splits=1",
+            stacklevel=2,
+        )
     scores = []
     for part in p.tensor_split([len(p) * k // splits for k in range(1, splits)]):
         divergence = torch.xlogy(part, part) - torch.xlogy(part, part.mean(0))
         scores.append(divergence.sum(1).mean().exp())
     values = torch.stack(scores)
     return Score(values.mean().item(), values.std(correction=0).item())
+
+
+def _look_sorted(labels: Tensor) -> bool:
+    """Whether neighbours differ so seldom that chance is no explanation (three standard deviations)."""
+    shares = labels.unique(return_counts=True)[1].double() / len(labels)
+    differ = 1 - shares.square().sum().item()
+    expected, found = (len(labels) - 1) * differ, int((labels[1:] != labels[:-1]).sum())
+    return bool(found < expected - 3 * math.sqrt(2 * expected * (1 - differ) + 1))
 
 
 def class_probability(probabilities: Tensor, label: int | Tensor) -> float:
@@ -127,10 +145,13 @@ def nearest(shapes: Tensor, references: Tensor, *, measure: Measure = "voxels", 
 def coverage(samples: Tensor, references: Tensor, *, measure: Measure = "voxels", level: float = 0.5) -> float:
     """Share of the references that are the nearest one of at least one sample, in (0, 1] (Achlioptas et al., 2018).
 
-    Low where modes are missing; blind to the quality of samples. With fewer samples than references it cannot reach
-    1: compare it with the coverage of as many real shapes.
+    Low where modes are missing; blind to the quality of samples. References at equal distance share their sample, and
+    none counts for more than one. With fewer samples than references it cannot reach 1: compare it with the coverage
+    of as many real shapes.
     """
-    return len(nearest(samples, references, measure=measure, level=level).row.unique()) / len(references)
+    apart = distances(samples, references, measure=measure, level=level)
+    closest = (apart == apart.amin(1, keepdim=True)).double()
+    return (closest / closest.sum(1, keepdim=True)).sum(0).clamp(max=1).sum().item() / len(references)
 
 
 def minimum_matching_distance(

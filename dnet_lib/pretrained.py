@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from dnet_lib.checks import check_shapes
+from dnet_lib.checks import check_occupancy, check_real, check_whole
 from dnet_lib.energy import Architecture, DescriptorNet
 from dnet_lib.errors import ShapeError
 from dnet_lib.fast import freeze
@@ -31,6 +31,11 @@ class Chain:
     num_steps: int
     step_size: float
     temperature: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_whole(self.num_steps, "num_steps")
+        check_real(self.step_size, "step_size", above=True)
+        check_real(self.temperature, "temperature")
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +100,7 @@ class Pretrained:
 
     def starts(self, num_samples: int, *, generator: Generators = None) -> Tensor:
         """First shapes of new chains, centred (N, 1, R, R, R)."""
+        num_samples = check_whole(num_samples, "the number of samples", 1)
         if self.prior is not None:
             return self.prior.draw(num_samples, generator)
         r, weight = self.net.resolution, self.net.dense.weight
@@ -135,19 +141,19 @@ class Pretrained:
         The result is about in [0, 1]; threshold at 0.5 for binary shapes.
         """
         resolution = self.net.resolution
-        y = check_shapes(fill_hidden(occupancy, hidden), name="the visible voxels", resolution=resolution)
+        y = check_occupancy(fill_hidden(occupancy, hidden), name="the visible voxels", resolution=resolution)
         y = self._revise(centre(y, self.mean), hidden_voxels(hidden), generator, progress)
         return torch.where(hidden, y, occupancy)
 
     def revise(self, occupancy: Tensor, *, generator: Generators = None, progress: bool | str = False) -> Tensor:
         """Shapes at the end of the model's chain from given ones (N, 1, R, R, R), occupancy; all voxels may move."""
-        check_shapes(occupancy, resolution=self.net.resolution)
+        check_occupancy(occupancy, resolution=self.net.resolution)
         return self._revise(centre(occupancy, self.mean), None, generator, progress)
 
     def super_resolve(self, coarse: Tensor, *, generator: Generators = None, progress: bool | str = False) -> Tensor:
         """Shapes (N, 1, R, R, R) whose block means are `coarse` (N, 1, R/d, R/d, R/d), occupancy (Algorithm 5)."""
         resolution = self.net.resolution
-        check_shapes(coarse, name="the low-resolution shapes")
+        check_occupancy(coarse, name="the low-resolution shapes")
         if resolution % coarse.shape[-1]:
             raise ShapeError(f"{coarse.shape[-1]}^3 shapes cannot be expanded to this model's {resolution}^3")
         scale = resolution // coarse.shape[-1]

@@ -14,7 +14,7 @@ from torch import Tensor
 from dnet_lib.errors import ShapeError
 from dnet_lib.files import Packed
 from dnet_lib.langevin import Generators, white_noise
-from dnet_lib.voxels import down_scale, up_scale
+from dnet_lib.voxels import brief, down_scale, up_scale
 
 
 class Prior(Protocol):
@@ -33,6 +33,8 @@ class Histogram:
     counts: Tensor  #: Shapes in each bin, (B,)
     resolution: int
     centre: float  #: Scalar voxel mean of the training shapes, subtracted from the draws
+
+    __repr__ = brief
 
     @classmethod
     def fit(cls, occupancy: Tensor, resolution: int, *, bins: int = 30) -> Self:
@@ -77,6 +79,8 @@ class CoarseGaussian:
     temperature: float = 1.0  #: T below 1 draws nearer to the mean
     mixture: tuple[Tensor, Tensor, Tensor] | None = None
     """w (K,), m (K, rank) and L (K, rank, rank), lower triangular; None for one Gaussian."""
+
+    __repr__ = brief
 
     @classmethod
     def fit(

@@ -20,8 +20,9 @@ def hidden_voxels(hidden: Tensor) -> Projection:
 
     `hidden` is boolean, True where a voxel is hidden, of the shapes' size or broadcastable to it.
     """
-    if hidden.dtype.is_floating_point or hidden.dtype.is_complex:
-        raise ShapeError(f"`hidden` must be a boolean mask, True where a voxel may move, not {hidden.dtype}")
+    if not isinstance(hidden, Tensor) or hidden.dtype.is_floating_point or hidden.dtype.is_complex:
+        found = hidden.dtype if isinstance(hidden, Tensor) else type(hidden).__name__
+        raise ShapeError(f"`hidden` must be a boolean mask, True where a voxel may move, not {found}")
     return partial(_masked, hidden.bool())
 
 
@@ -34,6 +35,12 @@ def missing_detail(scale: int) -> Projection:
 
 
 def _masked(hidden: Tensor, delta: Tensor) -> Tensor:
+    sizes = zip(reversed(hidden.shape), reversed(delta.shape), strict=False)
+    if hidden.ndim > delta.ndim or any(size not in (1, wanted) for size, wanted in sizes):
+        raise ShapeError(
+            f"a mask {tuple(hidden.shape)} does not fit chains {tuple(delta.shape)}: give each chain a mask of its own "
+            "(repeat chains that several masks share), or all of them one, (1, ...)"
+        )
     return delta * hidden.to(delta.device)
 
 

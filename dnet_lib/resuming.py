@@ -7,6 +7,7 @@ and where the run goes on.
 import copy
 import hashlib
 import io
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import is_dataclass
@@ -16,8 +17,9 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from dnet_lib.checks import check_whole
 from dnet_lib.errors import CheckpointError, DivergedError
-from dnet_lib.files import atomic_write
+from dnet_lib.files import atomic_write, check_folders
 from dnet_lib.processes import gathered, rank, world
 
 FORMAT = "dnet_lib run 2"
@@ -95,6 +97,8 @@ def resumable(
 ) -> Iterator[Record]:
     """Iterate `step`, which advances `run` by one iteration, up to `num_iterations`; yields what each step returns.
 
+    A step is done wholly or not at all: where it is cut short, by Ctrl-C or an error, the run stands before it.
+
     checkpoint  a file: where it exists the run goes on from it; it is rewritten every `save_every` iterations and at
                 the end
     late        write a state only when the iteration after it has shown that it is good; else at once
@@ -104,8 +108,12 @@ def resumable(
     After a `DivergedError` of a step the run and the file stand at the last good state, which the error carries. Raises
     `CheckpointError` for a file that is broken or of another run, before anything of it or of the run is changed.
     """
-    if save_every < 1:
-        raise ValueError(f"save_every must be at least 1, not {save_every}")
+    check_whole(save_every, "save_every", 1)
+    check_whole(num_iterations, "the number of iterations")
+    if checkpoint is not None:
+        if Path(checkpoint).is_dir():
+            raise CheckpointError(f"{checkpoint} is a folder: name a file in it")
+        check_folders(Path(os.path.realpath(checkpoint)).parent)
     about = {"belongs": belongs(), "told": plain(told or {})} if checkpoint is not None else {}
     if checkpoint is not None and Path(checkpoint).exists():
         resume(run, checkpoint, about, device)
@@ -113,10 +121,13 @@ def resumable(
     if checkpoint is not None:
         check_readable(good)
     while run.iteration < num_iterations:
-        due = late and run.iteration % save_every == 0
-        candidate = run.state_dict() if due else good
+        before, due = run.state_dict(), late and run.iteration % save_every == 0
+        candidate = before if due else good
+        if torch.is_inference_mode_enabled():
+            raise ValueError("nothing can be learned in torch.inference_mode: leave it (no_grad may stay)")
         try:
-            record = step()
+            with torch.enable_grad():
+                record = step()
         except DivergedError as error:
             run.load_state_dict(good)
             error.state, where = good, ".state"
@@ -124,6 +135,9 @@ def resumable(
                 write_state(good, checkpoint, about)
                 error.checkpoint, where = str(checkpoint), f".state and in {checkpoint}"
             error.args = (f"{error}. The last good state, of iteration {good['iteration']}, is in {where}",)
+            raise
+        except BaseException:
+            run.load_state_dict(before)
             raise
         now = run.iteration == num_iterations or (not late and run.iteration % save_every == 0)
         good = run.state_dict() if now else candidate
@@ -191,7 +205,11 @@ def read_state(path: str | Path, device: torch.device | str = "cpu") -> tuple[di
     whole = hashlib.sha256(content[:-32]).digest() == content[-32:]
     try:
         held = torch.load(io.BytesIO(content[:-32] if whole else content), map_location=device, weights_only=True)
+    except MemoryError:
+        raise
     except Exception as error:
+        if whole:
+            raise
         raise CheckpointError(f"{path} is not a checkpoint of a learning run: delete it to begin anew") from error
     if isinstance(held, list):
         raise CheckpointError(f"{path} was written by an earlier version of the library: delete it to begin anew")

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from dnet_lib.checks import check_whole
+
 
 @dataclass(frozen=True)
 class Switch:
@@ -22,6 +24,9 @@ class Decay:
     first: float
     last: float
     over: int
+
+    def __post_init__(self) -> None:
+        check_whole(self.over, "over, the iterations that a rate takes to fall,", 1)
 
     def __call__(self, iteration: int) -> float:
         return self.first + (self.last - self.first) * min(iteration / self.over, 1)

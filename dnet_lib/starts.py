@@ -13,12 +13,13 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor
 
+from dnet_lib.checks import check_batch, check_real, check_whole
 from dnet_lib.errors import ShapeError
 from dnet_lib.langevin import white_noise
 from dnet_lib.priors import Prior
 from dnet_lib.projections import Projection, hidden_voxels, missing_detail
 from dnet_lib.resuming import fingerprint
-from dnet_lib.voxels import check_scale, corrupt, down_scale, fill_hidden, per_item, resample, up_scale
+from dnet_lib.voxels import brief, check_scale, corrupt, down_scale, fill_hidden, per_item, resample, up_scale
 
 Begun = tuple[Tensor, Projection | None]  #: First shapes of the chains, and what they must keep
 
@@ -61,6 +62,8 @@ def noise(
     resolution  R for grids (num_chains, 1, R, R, R), or the form of one item: (2,) for points (num_chains, 2)
     """
     form = (1, resolution, resolution, resolution) if isinstance(resolution, int) else tuple(resolution)
+    for number in (num_chains, *form):
+        check_whole(number, "the number of chains, and each side,", 1)
     return std * torch.randn(num_chains, *form, generator=generator, device=device)
 
 
@@ -70,6 +73,10 @@ class Noise(Starts):
 
     num_chains: int
     std: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_whole(self.num_chains, "num_chains", 1)
+        check_real(self.std, "std")
 
     def begin(self, observed: Tensor, index: Tensor, generator: torch.Generator | None) -> Begun:
         like = observed.new_empty(self.num_chains, *observed.shape[1:])
@@ -82,6 +89,9 @@ class Fresh(Starts):
 
     prior: Prior
     num_chains: int
+
+    def __post_init__(self) -> None:
+        check_whole(self.num_chains, "num_chains", 1)
 
     def begin(self, observed: Tensor, index: Tensor, generator: torch.Generator | None) -> Begun:
         return self.prior.draw(self.num_chains, generator), None
@@ -105,8 +115,10 @@ class _Remembered(Starts):
     chains: Tensor
     _slots: Tensor
 
+    __repr__ = brief
+
     def __post_init__(self) -> None:
-        self.chains = self.chains.detach().clone()
+        self.chains = check_batch(self.chains, name="the chains").detach().clone()
 
     def learn(self, revised: Tensor) -> None:
         self.chains[self._slots] = revised
@@ -121,7 +133,7 @@ class _Remembered(Starts):
         self.chains = chains.to(self.chains, copy=True)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Persistent(_Remembered):
     """Chains that go on where they stopped: Algorithm 1.
 
@@ -134,6 +146,13 @@ class Persistent(_Remembered):
     renew: float = 0.0
     std: float = 1.0
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_real(self.renew, "renew, a probability,", high=1)
+        check_real(self.std, "std")
+        if self.per_iteration is not None:
+            check_whole(self.per_iteration, "per_iteration", 1)
+
     def begin(self, observed: Tensor, index: Tensor, generator: torch.Generator | None) -> Begun:
         count = min(self.per_iteration or len(self.chains), len(self.chains))
         order = torch.randperm(len(self.chains), generator=generator, device=self.chains.device)
@@ -145,7 +164,7 @@ class Persistent(_Remembered):
         return y, None
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class PersistentData(_Remembered):
     """One chain for each training shape, begun at that shape: persistent contrastive divergence (section 4.1).
 
@@ -167,6 +186,9 @@ class Corrupted(Starts):
     """
 
     share: float  #: Of the voxels, hidden at random
+
+    def __post_init__(self) -> None:
+        check_real(self.share, "the share of hidden voxels", high=1)
 
     def begin(self, observed: Tensor, index: Tensor, generator: torch.Generator | None) -> Begun:
         _, hidden = corrupt(observed, self.share, generator=generator)
@@ -197,6 +219,8 @@ class Coarser(Starts):
     below: Self | None = None
     """The starts of the next coarser grid, which hear its samples first; None on the coarsest."""
     revised: Tensor | None = None  #: This grid's samples of the iteration under way
+
+    __repr__ = brief
 
     def begin(self, observed: Tensor, index: Tensor, generator: torch.Generator | None) -> Begun:
         if self.below is None:

@@ -8,17 +8,32 @@ What changes the resolution works along the axes after the first two, so on sign
 """
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from dataclasses import fields, is_dataclass
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dnet_lib.checks import check_mask, check_shapes, check_whole, sides
+from dnet_lib.checks import check_mask, check_real, check_shapes, check_whole, sides
 from dnet_lib.errors import ShapeError
 
 Kind = Literal["half", "cube", "behind"]
 KINDS: tuple[Kind, ...] = get_args(Kind)  #: What `hide` can hide beside a random share
+
+
+def brief(thing: Any) -> str:
+    """A dataclass or named tuple in one line: tensors by their form, what has no short text by its kind."""
+    names = [field.name for field in fields(thing)] if is_dataclass(thing) else thing._fields
+
+    def said(value: Any) -> str:
+        if isinstance(value, Tensor) or type(value) is tuple:
+            return str(tuple(value.shape)) if isinstance(value, Tensor) else f"({', '.join(map(said, value))})"
+        text = repr(value)
+        return type(value).__name__ if "\n" in text or text.startswith("<") else text
+
+    told = (f"{name}={said(getattr(thing, name))}" for name in names if not name.startswith("_"))
+    return f"{type(thing).__name__}({', '.join(told)})"
 
 
 def per_item(values: Tensor, like: Tensor) -> Tensor:
@@ -143,8 +158,7 @@ def corrupt(
     Returns the corrupted shapes, hidden voxels set to `fill`, and the boolean mask `hidden`, like y, that is True where
     a voxel is hidden. Exactly round(share * R^3) voxels of each shape are hidden.
     """
-    if not 0 <= share <= 1:
-        raise ShapeError(f"the share of hidden voxels must lie in [0, 1], not {share}")
+    share = check_real(share, "the share of hidden voxels", high=1, error=ShapeError)
     order = torch.rand(y.shape[0], y[0].numel(), generator=generator, device=y.device).argsort(dim=1)
     hidden = (order < round(share * y[0].numel())).view(y.shape)
     return torch.where(hidden, torch.full_like(y, fill), y), hidden

@@ -166,10 +166,11 @@ def test_latent_vectors_of_the_wrong_size_are_named(z):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"latent": 0}, "latent entries.*at least 1"),
-        ({"channels": ()}, "channels.*at least 1"),
-        ({"channels": (4, 0)}, "channels.*at least 1"),
-        ({"factors": ()}, "factors.*at least 1"),
+        ({"latent": 0}, "latent=0.*at least 1, not 0"),
+        ({"channels": ()}, "a factor.*for each deconvolution"),
+        ({"channels": (4, 0)}, "channels=.*at least 1, not 0"),
+        ({"channels": (4, 2.0)}, "whole number.*not 2.0"),
+        ({"factors": ()}, "a factor.*for each deconvolution"),
         ({"factors": (1, 2, 0)}, "factors.*at least 1"),
         ({"factors": (2, 2)}, "a factor.*for each deconvolution"),
         ({"factors": (1, 1, 4)}, "at most the kernel's size"),

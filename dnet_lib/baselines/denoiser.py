@@ -14,7 +14,7 @@ from dnet_lib.checkpoints import shipped
 from dnet_lib.checks import check_shapes
 from dnet_lib.files import read_tensors, weights, with_weights, write_tensors
 from dnet_lib.resuming import Parts, described, fingerprint, resumable
-from dnet_lib.voxels import corrupt, threshold
+from dnet_lib.voxels import brief, corrupt, threshold
 
 CHANNELS = (32, 48, 64)
 FORMAT = "dnet_lib denoiser 1"
@@ -49,6 +49,8 @@ class Denoiser:
     """A trained auto-encoder that recovers hidden voxels."""
 
     net: AutoEncoder
+
+    __repr__ = brief
 
     @classmethod
     def fit(

@@ -8,8 +8,10 @@ large tensor is allocated from step to step.
 
 import math
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
-from typing import Any
+from contextlib import nullcontext
+from functools import lru_cache, partial, wraps
+from threading import RLock
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +21,8 @@ from dnet_lib.energy import DescriptorNet, Energy, SameConv3d
 from dnet_lib.errors import ShapeError, StaleError
 from dnet_lib.fast.convolutions import Choice, Direct, Geometry, Separable, candidates
 
+P = ParamSpec("P")
+R = TypeVar("R")
 aten = torch.ops.aten
 BUFFERS, WEIGHTS = 2**29, 2**29
 """Bytes that all buffers, and one layer's transformed weights, may take. More chains than fit go through in blocks."""
@@ -93,6 +97,19 @@ SLOPE: dict[str, Callable[..., Tensor]] = {  # the gradient with respect to a, w
 }
 
 
+def alone(method: Callable[Concatenate["FrozenNet", P], R]) -> Callable[Concatenate["FrozenNet", P], R]:
+    """A method that shares the buffers: no two threads at once; float32 and no graph, whatever the context."""
+
+    @wraps(method)
+    def call(self: "FrozenNet", /, *args: P.args, **kwargs: P.kwargs) -> R:
+        kind = self.net.device.type
+        known = torch.amp.is_autocast_available(kind)
+        with self.lock, torch.no_grad(), torch.autocast(kind, enabled=False) if known else nullcontext():
+            return method(self, *args, **kwargs)
+
+    return call
+
+
 class FrozenNet:
     """A frozen view of a `DescriptorNet`: same score, energy and gradient (float32), weights transformed once.
 
@@ -114,7 +131,7 @@ class FrozenNet:
         planned, self.block = plan(geometries, num_chains, num_steps)
         device, self.net, self.num_steps = net.device, net, num_steps
         self.layers = [make(g, choice, device) for g, choice in zip(geometries, choices or planned, strict=True)]
-        self.activation = net.architecture.activation
+        self.activation, self.lock = net.architecture.activation, RLock()
         self.refresh()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -141,7 +158,7 @@ class FrozenNet:
             lines.append(f"{shapes}, {g.kernel}^3 stride {g.stride}: {how}")
         return "\n".join(lines)
 
-    @torch.no_grad()
+    @alone
     def refresh(self) -> "FrozenNet":
         """Transform the weights as they are now; nothing is done when they have not changed."""
         if getattr(self, "versions", None) != self._versions():
@@ -153,12 +170,12 @@ class FrozenNet:
         return self
 
     def _versions(self) -> list[tuple[int, int]]:
-        return [(p._version, p.data_ptr()) for p in self.net.parameters()]
+        return [(0 if p.is_inference() else p._version, p.data_ptr()) for p in self.net.parameters()]
 
+    @alone
     def score(self, y: Tensor) -> Tensor:
         """f(Y; theta) of eq. (2): (N, 1, R, R, R), centred -> (N,)."""
-        with torch.no_grad():
-            return torch.cat([self._forward(part)[0] for part in self._blocks(y)])
+        return torch.cat([self._forward(part)[0] for part in self._blocks(y)])
 
     def energy(self, y: Tensor) -> Tensor:
         """E(Y; theta) of eq. (3): (N, 1, R, R, R), centred -> (N,). No graph: for autograd there is the network."""
@@ -166,7 +183,7 @@ class FrozenNet:
 
     __call__ = energy
 
-    @torch.no_grad()
+    @alone
     def energy_and_gradient(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """E(Y) (N,) and dE/dY (like y)."""
         s, gradient = self.net.architecture.s, torch.empty_like(y)
@@ -181,7 +198,7 @@ class FrozenNet:
             scores.append(score)
         return self.net.reference(y) - torch.cat(scores), gradient
 
-    @torch.no_grad()
+    @alone
     def learning_gradient(self, y: Tensor, weight: Tensor, penalty: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """E(Y) (N,) and, by parameter name, the gradient of sum_i weight_i E_i + penalty_i E_i^2 / 2."""
         total = {name: torch.zeros_like(p) for name, p in self.net.named_parameters()}

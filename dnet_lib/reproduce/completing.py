@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dnet_lib.baselines import Denoiser, LocalMean, NearestShape, TrainingMean
 from dnet_lib.baselines.denoiser import load_denoiser, save_denoiser
+from dnet_lib.files import check_folders
 from dnet_lib.metrics import intersection_over_union, recovery_error
 from dnet_lib.paper import PAPER_TABLES
 from dnet_lib.presets import Conditional
@@ -35,7 +36,7 @@ def train_denoiser(preset: Conditional, place: Workplace) -> None:
     """
     if preset.whole is None:
         return
-    place.probe(place.runs, place.weights / "baselines")
+    check_folders(place.runs, place.weights / "baselines")
     shapes = place.shapes(ALL, "train", preset.architecture.resolution)
     denoiser = Denoiser.fit(
         shapes.voxels.to(place.device),

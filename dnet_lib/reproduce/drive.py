@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 
 from dnet_lib.checkpoints import save_model
 from dnet_lib.data import ShapeSet
-from dnet_lib.files import atomic_write
+from dnet_lib.files import atomic_write, check_folders
 from dnet_lib.presets import Conditional, Preset, shortened
 from dnet_lib.reproduce.judging import kept
 from dnet_lib.reproduce.lessons import Lesson
@@ -32,7 +32,7 @@ class Single:
 
     def run(self, place: Workplace, **own: Any) -> Iterator[str]:
         """Reproduce; lines about what was found."""
-        place.probe(place.results)
+        check_folders(place.results)
         yield from (told(name, facts) for name, facts in self.reproduce(place, **own).items())
 
 
@@ -86,7 +86,7 @@ def train(experiment: Experiment, preset: Preset, category: str, place: Workplac
 
     One model of all categories, where it comes first or serves them all, is learned only if its weights are not there.
     """
-    place.probe(place.runs, place.weights / preset.experiment, place.results / preset.experiment)
+    check_folders(place.runs, place.weights / preset.experiment, place.results / preset.experiment)
     whole = preset.whole if isinstance(preset, Conditional) else None
     steps: list[tuple[Callable[..., Facts], Preset, str]] = [(evaluate, preset, category)]
     if whole is None or ALL not in (category, holder(preset, category)):
@@ -151,7 +151,7 @@ def follow(lesson: Lesson, checkpoint: Path) -> dict[str, list[float]]:
 
 def evaluate(experiment: Experiment, preset: Preset, category: str, place: Workplace) -> Facts:
     """Judge a trained model anew, with fresh random numbers; renews its results file, and says with what."""
-    place.probe(place.results / preset.experiment)
+    check_folders(place.results / preset.experiment)
     model = place.model(preset.experiment, holder(preset, category))
     known = {"metrics": {}, **model.card} | place.known(preset.experiment, category)
     sets = dataset = None

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from dnet_lib.files import check_folders
 from dnet_lib.judges import (
     NETS,
     RESOLUTION,
@@ -40,7 +41,7 @@ def scores(probabilities: Tensor, label: int | Tensor) -> dict[str, float]:
 
 def train(name: str, place: Workplace, *, num_epochs: int = 16) -> Facts:
     """Train one judge; resumes from a checkpoint. The test split is used once."""
-    place.probe(place.runs, place.weights / "judges", place.results / "judges")
+    check_folders(place.runs, place.weights / "judges", place.results / "judges")
     torch.manual_seed(place.seed)
     shapes, test = place.splits(ALL, RESOLUTION)
     held_out = hold_out(shapes.labels, HELD_OUT, torch.Generator().manual_seed(place.seed))

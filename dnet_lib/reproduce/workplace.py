@@ -2,7 +2,6 @@
 
 import base64
 import platform
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,16 +80,6 @@ class Workplace:
             "hardware": f"{platform.machine()}, {torch.get_num_threads()} threads, {self.device}",
             "versions": {"dnet_lib": __version__, "torch": torch.__version__, "python": platform.python_version()},
         }
-
-    def probe(self, *folders: Path) -> None:
-        """See, before hours are spent, that folders can be written; raises OSError naming one that cannot."""
-        for folder in folders:
-            there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-            try:
-                with tempfile.TemporaryFile(dir=there):
-                    pass
-            except OSError as error:
-                raise OSError(error.errno, f"cannot write into {folder}: {error.strerror}") from error
 
 
 def source(shapes: ShapeSet, **about: object) -> Facts:
