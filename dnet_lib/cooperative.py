@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from dnet_lib.generator import Proposals, latents, regress
 from dnet_lib.processes import alike
-from dnet_lib.resuming import described
+from dnet_lib.resuming import described, remember
 from dnet_lib.starts import Begun, Starts
 from dnet_lib.voxels import brief
 
@@ -71,4 +71,4 @@ class Teaching(Starts):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.proposals.net.load_state_dict(state["net"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        remember(self.optimizer, state["optimizer"])

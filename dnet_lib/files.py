@@ -1,9 +1,11 @@
 """Files that are whole or absent, and tensors in them: write beside, then rename."""
 
+import glob
 import json
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 
 from dnet_lib.errors import CheckpointError
 
+STALE = 600  #: Seconds after which nobody is writing a part any more
 Net = TypeVar("Net", bound=nn.Module)
 Packed = tuple[dict[str, Tensor], dict[str, Any]]
 """A thing as named tensors and what JSON can say of it: what its `pack` gives and its `unpack` takes."""
@@ -25,8 +28,8 @@ Packed = tuple[dict[str, Tensor], dict[str, Any]]
 def atomic_write(path: str | Path) -> Iterator[Path]:
     """A path to write to that becomes `path` when the block ends well, and vanishes when it does not.
 
-    A link is followed: what it points to is replaced. Raises OSError naming `path` when the disk refuses (full,
-    read-only); the old file, if any, is untouched.
+    A link is followed: what it points to is replaced. What a killed process left is swept up after ten minutes. Raises
+    OSError naming `path` when the disk refuses (full, read-only); the old file, if any, is untouched.
     """
     path = Path(os.path.realpath(path))
     part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
@@ -39,8 +42,10 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise OSError(error.errno, f"could not write {path}: {error.strerror}; what was there is unchanged") from error
     finally:
-        with suppress(OSError):
-            part.unlink()
+        for old in (part, *path.parent.glob(f".{glob.escape(path.name)}.*.part")):
+            with suppress(OSError):
+                if old == part or time.time() - old.stat().st_mtime > STALE:
+                    old.unlink()
 
 
 def check_folders(*folders: Path) -> None:

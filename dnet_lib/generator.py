@@ -267,6 +267,7 @@ def alternate(
         rows = torch.randperm(len(shapes), generator=random, device=device)[: settings.batch_size]
         options: dict[str, Any] = {"num_steps": settings.num_steps, "step_size": settings.step_size}
         run.latent[rows] = infer(net, shapes[rows], run.latent[rows], sigma=settings.sigma, generator=random, **options)
+        optimizer.param_groups[0].update(lr=settings.learning_rate, betas=settings.betas)  # not those of a file
         loss = regress(net, optimizer, run.latent[rows], shapes[rows]).item()
         if not math.isfinite(loss):
             raise DivergedError(

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from dnet_lib.checkpoints import shipped
 from dnet_lib.checks import check_shapes
 from dnet_lib.energy import SameConv3d, device_of
-from dnet_lib.errors import CheckpointError
+from dnet_lib.errors import CheckpointError, DivergedError
 from dnet_lib.files import read_tensors, weights, with_weights, write_tensors
 from dnet_lib.resuming import Parts, described, fingerprint, resumable
 from dnet_lib.voxels import brief, threshold
@@ -212,6 +212,8 @@ def fit(
             optimizer.step()
             schedule.step()
             loss_sum += loss.item() / num_batches
+            if not math.isfinite(loss_sum):
+                raise DivergedError(f"the judge diverged in epoch {run.iteration + 1}: lower the learning rate")
             right += int((logits.argmax(1) == target).sum())
         logits, target = turned_logits(net.eval(), voxels[held_out]), labels[held_out].to(device)
         accuracies = right / (num_batches * batch_size), (logits.argmax(1) == target).float().mean().item()
@@ -220,6 +222,7 @@ def fit(
         run.epochs.append((run.iteration, loss_sum, *accuracies, F.cross_entropy(logits, target).item(), seconds))
 
     about = {"network": described(net), "data": fingerprint(x, y), "seed": seed, "epochs": num_epochs}
+    about |= {"batch size": batch_size, "learning rate": learning_rate}
     options: dict[str, Any] = {"checkpoint": checkpoint, "save_every": 1, "late": False, "device": device}
     yielded = 0
     for _ in chain(resumable(run, step, num_epochs, belongs=lambda: about, **options), [None]):

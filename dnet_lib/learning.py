@@ -28,7 +28,7 @@ from dnet_lib.errors import DivergedError, ShapeError
 from dnet_lib.fast import FrozenNet, freeze
 from dnet_lib.langevin import langevin, reflect, white_noise
 from dnet_lib.processes import alike, rank, share_gradients, total
-from dnet_lib.resuming import capture, described, fingerprint, reinstate, resumable
+from dnet_lib.resuming import capture, described, fingerprint, reinstate, remember, resumable
 from dnet_lib.starts import Starts
 from dnet_lib.voxels import brief
 
@@ -150,12 +150,10 @@ class Run:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go back to where `state_dict()` was taken; `state`, and the optimizer's own options, stay as they are."""
-        said = ("params", "lr", "betas")  # these come with every step
-        numbers = [{k: v for k, v in group.items() if k not in said} for group in self.optimizer.param_groups]
-        for name, value in reinstate(self._parts, state).items():
+        parts = self._parts
+        for name, value in reinstate({k: part for k, part in parts.items() if k != "optimizer"}, state).items():
             setattr(self, name, value)
-        for group, own in zip(self.optimizer.param_groups, numbers, strict=True):
-            group.update(own)
+        remember(self.optimizer, copy.deepcopy(state["optimizer"]), but=("lr", "betas"))  # these come with every step
 
     def follow(self, settings: Settings) -> None:
         """Give the optimizer the numbers of this iteration."""

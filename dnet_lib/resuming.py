@@ -9,7 +9,7 @@ import hashlib
 import io
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -83,6 +83,14 @@ def reinstate(parts: Mapping[str, Any], states: Mapping[str, Any]) -> dict[str, 
     return plain
 
 
+def remember(optimizer: torch.optim.Optimizer, state: dict[str, Any], *, but: Sequence[str] = ()) -> None:
+    """Give an optimizer its memory back; its own rates and other numbers stay as they are now, `but` some."""
+    own = [{k: v for k, v in group.items() if k not in ("params", *but)} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, numbers in zip(optimizer.param_groups, own, strict=True):
+        group.update(numbers)
+
+
 def resumable(
     run: Resumable,
     step: Callable[[], Record],
@@ -115,11 +123,14 @@ def resumable(
             raise CheckpointError(f"{checkpoint} is a folder: name a file in it")
         check_folders(Path(os.path.realpath(checkpoint)).parent)
     about = {"belongs": belongs(), "told": plain(told or {})} if checkpoint is not None else {}
-    if checkpoint is not None and Path(checkpoint).exists():
+    known = checkpoint is not None and Path(checkpoint).exists()
+    if checkpoint is not None and known:
         resume(run, checkpoint, about, device)
     good = run.state_dict()
     if checkpoint is not None:
         check_readable(good)
+        if not known and run.iteration >= num_iterations:
+            write_state(good, checkpoint, about)
     while run.iteration < num_iterations:
         before, due = run.state_dict(), late and run.iteration % save_every == 0
         candidate = before if due else good

@@ -101,11 +101,12 @@ def test_what_is_no_model_is_refused_by_name(tmp_path):
         "long": b"\xff" * 8 + whole[8:],
     }.items():
         (tmp_path / name).write_bytes(content)
-    (tmp_path / "folder").mkdir()
     save_file({"a": torch.zeros(2)}, tmp_path / "foreign")
-    for name in ("empty", "text", "cut", "head", "long", "folder", "foreign"):
+    for name in ("empty", "text", "cut", "head", "long", "foreign"):
         with pytest.raises(CheckpointError, match=rf"{name}\b.*(broken|not one of)"):
             load_model(tmp_path / name)
+    with pytest.raises(IsADirectoryError, match=tmp_path.name):  # what is no damage is not called so
+        load_model(tmp_path)
     with pytest.raises(CheckpointError, match=r"no weights at .*missing\.safetensors"):
         load_model(tmp_path / "missing.safetensors")
 

@@ -448,11 +448,14 @@ def test_kill_9_at_any_moment_loses_nothing(tmp_path):
         process.communicate()
         assert process.returncode < 0 and path.exists()
         assert 1 < read_state(path)[0]["iteration"] < LONG.num_iterations
-    (tmp_path / "run.pt.part").write_bytes(path.read_bytes()[:100])  # killed while writing
+    (tmp_path / "run.pt.part").write_text("somebody's own")
+    for left in (tmp_path / ".run.pt.1-1.part", *tmp_path.glob(".run.pt.*.part")):  # killed while writing
+        left.write_bytes(path.read_bytes()[:100])
+        os.utime(left, (0, 0))
     last = everything(LONG)
     list(learn(last, DATA, LONG, checkpoint=path, save_every=1))
     assert equal(last.state_dict(), whole.state_dict())
-    assert [p.name for p in tmp_path.iterdir()] == ["run.pt"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["run.pt", "run.pt.part"]
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut"])

@@ -250,5 +250,5 @@ def test_known_failures_are_one_line(small, tmp_path, monkeypatch):
 
 def raise_for(place, monkeypatch):
     """A workplace without data, asked for some by an experiment that the command gives none."""
-    monkeypatch.setattr(__main__, "run", lambda given: place.shapes("sofa", "train", 16))
+    monkeypatch.setattr(__main__, "run", lambda experiment, given: place.shapes("sofa", "train", 16))
     command(monkeypatch, "longrun")

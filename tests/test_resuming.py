@@ -20,21 +20,25 @@ from dnet_lib import (
     DescriptorNet,
     DivergedError,
     Fresh,
+    GeneratorNet,
     Noise,
     Persistent,
     PersistentData,
     Run,
     Settings,
+    Teaching,
     learn,
     noise,
 )
 from dnet_lib.baselines.denoiser import AutoEncoder, learn_to_denoise
 from dnet_lib.energy import Architecture
+from dnet_lib.generator import Alternation, Layout, alternate
 from dnet_lib.judges import ViewNet, fit
 from dnet_lib.resuming import Parts, fingerprint, read_state, resumable
 
 DATA = drawn(6, 4, 0.4) - 0.4
 SETTINGS = Settings(6, 2, 0.02, batch_size=4)
+LAYOUT = Layout(4, 3, (4,), (1, 2), 3, batch_norm=False)
 
 
 def net(channels: int = 4, activation: str = "silu") -> DescriptorNet:
@@ -341,3 +345,121 @@ def test_starts_of_every_kind_name_themselves():
 def test_nothing_but_the_file_is_left(tmp_path):
     list(learn(begin(), DATA, SETTINGS, checkpoint=tmp_path / "a" / "run.pt", save_every=1))
     assert [path.name for path in Path(tmp_path / "a").iterdir()] == ["run.pt"]
+
+
+# -- a step is done wholly or not at all -------------------------------------------------------------------------------
+
+
+class Stops(Persistent):
+    """Chains that Ctrl-C interrupts: as they begin, and after the weights have moved."""
+
+    where, calls = "", 0
+
+    def begin(self, *given):
+        begun = super().begin(*given)
+        self.maybe("begin")
+        return begun
+
+    def learn(self, revised):
+        self.maybe("learn")
+        super().learn(revised)
+
+    def maybe(self, where: str) -> None:
+        self.calls += where == self.where
+        if where == self.where and self.calls == 4:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("where", ["begin", "learn"])
+def test_a_step_that_is_interrupted_was_not_begun(where):
+    """In the same process the run goes on as if nothing had been: the same numbers to the bit."""
+    whole = begin(starts=Stops(noise(5, 4, generator=seeded(3)), renew=0.2))
+    list(learn(whole, DATA, SETTINGS))
+    run = begin(starts=Stops(noise(5, 4, generator=seeded(3)), renew=0.2))
+    run.starts.where = where
+    with pytest.raises(KeyboardInterrupt):
+        list(learn(run, DATA, SETTINGS))
+    assert run.iteration == 3
+    assert [record.iteration for record in learn(run, DATA, SETTINGS)] == [4, 5, 6]
+    assert equal(run.state_dict(), whole.state_dict())
+
+
+def test_a_rate_that_turns_negative_is_named_and_nothing_is_done():
+    settings = replace(SETTINGS, learning_rate=lambda iteration: 0.01 - 0.004 * iteration)
+    run = begin(settings)
+    with pytest.raises(ValueError, match=r"learning rate of iteration 3 must be at least 0 and finite, not -0\.00"):
+        list(learn(run, DATA, settings))
+    assert run.iteration == 3
+    assert len(list(learn(run, DATA, SETTINGS))) == 3, "another rate goes on from there"
+
+
+def test_a_finished_run_that_gets_a_file_writes_it(tmp_path):
+    run = begin()
+    list(learn(run, DATA, SETTINGS))
+    assert list(learn(run, DATA, SETTINGS, checkpoint=tmp_path / "late.pt")) == []
+    assert equal(read_state(tmp_path / "late.pt")[0], run.state_dict())
+
+
+# -- every learner obeys what it is told now ---------------------------------------------------------------------------
+
+
+def test_a_generator_alone_obeys_a_new_rate(tmp_path):
+    student, path = GeneratorNet(LAYOUT, generator=seeded()), tmp_path / "run.pt"
+    list(alternate(student, DATA + 0.4, Alternation(2, 1, batch_size=3, learning_rate=0.1), checkpoint=path))
+    again = GeneratorNet(LAYOUT, generator=seeded())
+    with pytest.warns(UserWarning, match=r"num_iterations 3 \(before: 2\), learning_rate 0\.0 \(before: 0\.1\)"):
+        list(alternate(again, DATA + 0.4, Alternation(3, 1, batch_size=3, learning_rate=0.0), checkpoint=path))
+    assert all(torch.equal(p, q) for p, q in zip(again.parameters(), student.parameters(), strict=True))
+
+
+def test_a_student_obeys_a_new_rate():
+    taught = [Teaching.begin_with(GeneratorNet(LAYOUT, generator=seeded()), 0.4, learning_rate=r) for r in (0.1, 0.0)]
+    run = begin(starts=taught[0])
+    list(learn(run, DATA, SETTINGS))
+    again = begin(starts=taught[1])
+    again.load_state_dict(run.state_dict())
+    list(learn(again, DATA, replace(SETTINGS, num_iterations=8)))
+    nets = [teaching.proposals.net for teaching in taught]
+    assert all(torch.equal(p, q) for p, q in zip(nets[0].parameters(), nets[1].parameters(), strict=True))
+
+
+@pytest.mark.parametrize("kind", ["judge", "auto-encoder"])
+def test_others_that_diverge_say_so_and_keep_what_was_good(kind, tmp_path):
+    shapes = drawn(8, 8 if kind == "judge" else 16)
+    torch.manual_seed(0)
+    learner = ViewNet(2) if kind == "judge" else AutoEncoder()
+    before = {name: value.clone() for name, value in learner.state_dict().items()}
+    labels, held_out = torch.arange(8) % 2, torch.arange(8) < 2
+    options = {"learning_rate": 1e30, "checkpoint": tmp_path / "run.pt"}
+    with pytest.raises(DivergedError, match=r"diverged.*lower the learning rate.*last good state, of iteration 0"):
+        if kind == "judge":
+            list(fit(learner, shapes, labels, held_out, num_epochs=4, batch_size=2, **options))
+        else:
+            list(learn_to_denoise(learner, shapes, num_iterations=40, **options))
+    assert equal(dict(learner.state_dict()), before)
+
+
+# -- places ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_that_cannot_be_written_is_named_before_the_first_iteration(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(Noise, "begin", lambda *given: seen.append(given))
+    with pytest.raises(CheckpointError, match="is a folder: name a file in it"):
+        next(learn(begin(starts=Noise(3)), DATA, SETTINGS, checkpoint=tmp_path))
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"cannot write into .*file"):
+        next(learn(begin(starts=Noise(3)), DATA, SETTINGS, checkpoint=tmp_path / "file" / "run.pt"))
+    assert not seen
+
+
+def test_memory_that_is_short_is_no_damage(tmp_path, monkeypatch):
+    path = tmp_path / "run.pt"
+    list(learn(begin(), DATA, SETTINGS, checkpoint=path))
+
+    def short(*given, **options):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(torch, "load", short)
+    with pytest.raises(MemoryError, match="no room"):
+        read_state(path)

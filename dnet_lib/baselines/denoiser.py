@@ -1,5 +1,6 @@
 """A denoising auto-encoder that learns to fill in hidden voxels: one pass, one answer, no energy."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from tqdm.auto import tqdm
 
 from dnet_lib.checkpoints import shipped
 from dnet_lib.checks import check_shapes
+from dnet_lib.errors import DivergedError
 from dnet_lib.files import read_tensors, weights, with_weights, write_tensors
 from dnet_lib.resuming import Parts, described, fingerprint, resumable
 from dnet_lib.voxels import brief, corrupt, threshold
@@ -113,7 +115,7 @@ def learn_to_denoise(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, num_iterations))
     run = Parts(net=net.train(), optimizer=optimizer, schedule=schedule, generator=generator)
     about = {"network": described(net), "data": fingerprint(shapes), "seed": seed}
-    about |= {"iterations": num_iterations, "share": share}
+    about |= {"iterations": num_iterations, "share": share, "batch size": batch_size, "learning rate": learning_rate}
 
     def step() -> tuple[int, float]:
         y = shapes[torch.randint(len(shapes), (batch_size,), generator=generator, device=shapes.device)]
@@ -123,8 +125,10 @@ def learn_to_denoise(
         loss.backward()
         optimizer.step()
         schedule.step()
+        if not math.isfinite(value := loss.item()):
+            raise DivergedError(f"the auto-encoder diverged at iteration {run.iteration}: lower the learning rate")
         run.iteration += 1
-        return run.iteration, loss.item()
+        return run.iteration, value
 
     options: dict[str, Any] = {"checkpoint": checkpoint, "late": False, "device": shapes.device}
     return resumable(run, step, num_iterations, belongs=lambda: about, **options)

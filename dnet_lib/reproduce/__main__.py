@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from dnet_lib.errors import DnetError
-from dnet_lib.reproduce.drive import LEARNING, Experiment
+from dnet_lib.files import check_device
+from dnet_lib.reproduce.drive import LEARNING, Experiment, Single
 from dnet_lib.reproduce.experiments import EXPERIMENTS, OPTIONS
 from dnet_lib.reproduce.workplace import Workplace
 
@@ -30,24 +31,28 @@ def parse() -> dict[str, Any]:
     return given
 
 
-def run(given: dict[str, Any]) -> None:
+def run(experiment: Experiment | Single, given: dict[str, Any]) -> None:
     """One experiment."""
-    experiment = EXPERIMENTS[given.pop("experiment")]
     where: dict[str, Any] = {"data": "modelnet10"} if experiment.needs_data or given.get("evaluate") is False else {}
     where |= {"results": Path("results")} if given.get("evaluate") else {}
     where |= {field.name: given.pop(field.name) for field in fields(Workplace) if field.name in given}
-    for line in experiment.run(Workplace(**where), **given):
+    place = Workplace(**where)
+    check_device(place.device)
+    for line in experiment.run(place, **given):
         print(line)
 
 
 def main() -> None:
     """Parse, run, and turn known failures into one line."""
+    given = parse()
+    experiment = EXPERIMENTS[given.pop("experiment")]
+    kept = "nothing was changed" if given.get("evaluate") else experiment.interrupted
     try:
-        run(parse())
+        run(experiment, given)
     except (DnetError, OSError, ValueError) as error:
         sys.exit(f"reproduce: {error}")
     except KeyboardInterrupt:
-        sys.exit("reproduce: interrupted; the same command goes on from the last checkpoint")
+        sys.exit(f"reproduce: interrupted; {kept}")
 
 
 if __name__ == "__main__":

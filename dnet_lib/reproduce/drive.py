@@ -9,7 +9,9 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from dnet_lib.checkpoints import save_model
+from dnet_lib.checks import check_whole
 from dnet_lib.data import ShapeSet
+from dnet_lib.errors import CheckpointError
 from dnet_lib.files import atomic_write, check_folders
 from dnet_lib.presets import Conditional, Preset, shortened
 from dnet_lib.reproduce.judging import kept
@@ -29,6 +31,7 @@ class Single:
     reproduce: Callable[..., dict[str, Facts]]  #: Of a `Workplace` and of its own options: results files by name
     options: tuple[str, ...] = PLACES
     needs_data: bool = True
+    interrupted: str = "nothing is kept: the same command begins anew"
 
     def run(self, place: Workplace, **own: Any) -> Iterator[str]:
         """Reproduce; lines about what was found."""
@@ -52,6 +55,7 @@ class Experiment:
     half: bool = True  #: Whether weights are published in half precision
     needs_data: bool = True  #: Whether a model cannot be judged without shapes
     options: tuple[str, ...] = ("category", "preset", "evaluate", *PLACES, *LEARNING, "weights")
+    interrupted: str = "the same command goes on from the last checkpoint"
 
     def run(
         self,
@@ -67,6 +71,7 @@ class Experiment:
         names = category or self.categories[preset or first]
         chosen = {name: self.presets[preset or self.shipped.get(name, first)] for name in names}
         if iterations is not None:
+            check_whole(iterations, "--iterations", 1)
             chosen = {name: shortened(own, iterations) for name, own in chosen.items()}
         if self.prepare and not evaluate and not category:
             self.prepare(chosen[names[0]], place)
@@ -128,7 +133,12 @@ def publish(experiment: Experiment, preset: Preset, category: str, place: Workpl
 def follow(lesson: Lesson, checkpoint: Path) -> dict[str, list[float]]:
     """Learn to the end, with a progress bar; the learning curve, column by column, lies beside the checkpoint."""
     path, settings = checkpoint.with_suffix(".curve.json"), lesson.preset.settings
-    curve: list[dict[str, Any]] = json.loads(path.read_text()) if checkpoint.exists() and path.exists() else []
+    curve: list[dict[str, Any]] = []
+    if checkpoint.exists() and path.exists():
+        try:
+            curve = json.loads(path.read_text())
+        except ValueError as error:
+            raise CheckpointError(f"{path} is broken ({error}): delete it, and the curve begins anew") from error
     num_iterations = (settings[-1] if isinstance(settings, tuple) else settings).num_iterations
     with tqdm(total=num_iterations, unit="iteration", desc="learning") as bar:
         for records in lesson.records(checkpoint):

@@ -71,7 +71,12 @@ EXPERIMENTS: dict[str, Experiment | Single] = {
         {"cpu": ("toilet", "sofa"), "gentle": ("night_stand",), "paper": ("toilet", "sofa", "night_stand")},
         needs_data=False,
     ),
-    "judges": Single("the reference classifiers", judges.reproduce, (*PLACES, "runs", "weights", "name")),
+    "judges": Single(
+        "the reference classifiers",
+        judges.reproduce,
+        (*PLACES, "runs", "weights", "name"),
+        interrupted="the same command goes on from the last checkpoint",
+    ),
     "table5": Single(
         "section 6.5: classify by the features of the model of all categories",
         classification.reproduce,
@@ -83,7 +88,11 @@ EXPERIMENTS: dict[str, Experiment | Single] = {
         (*PLACES, "weights"),
         needs_data=False,
     ),
-    "budget": Single("Algorithms 1, 2 and 3 over the same time", budget.reproduce),
+    "budget": Single(
+        "Algorithms 1, 2 and 3 over the same time",
+        budget.reproduce,
+        interrupted="finished runs are kept, and the same command goes on with the next",
+    ),
 }
 
 OPTIONS: dict[str, dict[str, Any]] = {
