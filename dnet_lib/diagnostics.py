@@ -11,7 +11,8 @@ def split_rhat(chains: Tensor) -> float:
 
     Each chain is cut in half; R-hat = sqrt(((n - 1) / n W + B / n) / W) with W the mean variance within the halves and
     B / n the variance of their means. Above about 1.01 the chains have not forgotten where they began. Infinite when
-    halves are constant but differ. Source: Vehtari et al. 2021, without rank-normalization.
+    halves are constant but differ. It compares means: chains of one mean and *different widths* pass; follow a statistic
+    of the spread, such as |chains - median|, as well. Source: Vehtari et al. 2021, without rank-normalization.
     """
     halves = _halves(chains)
     n = halves.shape[0]
