@@ -20,6 +20,11 @@ def save_model(path: str | Path, model: Pretrained, *, half: bool = False) -> No
 
     `half` stores the networks' weights in half precision; they are read back as float32.
     """
+    if not isinstance(model, Pretrained):
+        raise TypeError(
+            f"save_model(path, model) writes a Pretrained, not a {type(model).__name__}: make one of a run with "
+            "Pretrained.of; torch.save(net.state_dict(), path) keeps any network"
+        )
     tensors, about = model.pack(half)
     write_tensors(path, FORMAT, tensors, model=about, card=model.card)
 
@@ -40,6 +45,8 @@ def shipped(name: str) -> Path:
     path = WEIGHTS / f"{name}.safetensors"
     if not path.is_file() or not path.resolve().is_relative_to(WEIGHTS.resolve()):
         known = sorted(p.relative_to(WEIGHTS).with_suffix("").as_posix() for p in WEIGHTS.rglob("*.safetensors"))
+        others = ("judges/", "baselines/")
+        known = [own for own in known if own.startswith(others) == str(name).startswith(others)]
         raise CheckpointError(f"no pretrained model {name!r}: choose from {', '.join(known) or '(none is installed)'}")
     return path
 

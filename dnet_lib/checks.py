@@ -50,6 +50,8 @@ def _check_floats(y: Any, name: str, form: str) -> None:
         return
     if isinstance(y, (np.ndarray, list, tuple)):
         found, way = type(y).__name__, ": convert with torch.as_tensor(..., dtype=torch.float32)"
+    elif hasattr(y, "centred"):
+        found, way = type(y).__name__, ": give its .centred (to learn) or its .voxels (to compare)"
     else:
         found = f"{y.dtype} {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
         way = ": convert with .float()" if isinstance(y, Tensor) else ""

@@ -13,6 +13,7 @@ import platformdirs
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from dnet_lib.errors import DataError
 from dnet_lib.voxels import centre, coarsen, pad
@@ -23,7 +24,7 @@ KINDS = {"voxels": (2, "u"), "labels": (1, "iu"), "split": (1, "U"), "names": (1
 
 
 @dataclass(frozen=True, eq=False)
-class ShapeSet:
+class ShapeSet(Dataset[tuple[Tensor, Tensor]]):
     """Shapes of one split.
 
     `voxels` are occupancy, (N, 1, R, R, R) float32 of zeros and ones; `labels` (N,) index `categories`; `names` are the

@@ -5,14 +5,16 @@ import math
 import torch
 from torch import Tensor
 
+from dnet_lib.errors import ShapeError
+
 
 def split_rhat(chains: Tensor) -> float:
     """Split R-hat of a statistic followed along several chains, (steps, chains): 1 when they agree.
 
     Each chain is cut in half; R-hat = sqrt(((n - 1) / n W + B / n) / W) with W the mean variance within the halves and
     B / n the variance of their means. Above about 1.01 the chains have not forgotten where they began. Infinite when
-    halves are constant but differ. It compares means: chains of one mean and *different widths* pass; follow a statistic
-    of the spread, such as |chains - median|, as well. Source: Vehtari et al. 2021, without rank-normalization.
+    halves are constant but differ. It compares means: chains of one mean and *different widths* pass, so follow a
+    statistic of the spread, such as |chains - median|, as well. Vehtari et al. 2021, without rank-normalization.
     """
     halves = _halves(chains)
     n = halves.shape[0]
@@ -47,8 +49,8 @@ def effective_sample_size(chains: Tensor) -> float:
 
 def _halves(chains: Tensor) -> Tensor:
     if chains.ndim != 2 or chains.shape[0] < 8 or chains.shape[1] < 1:
-        raise ValueError(f"a statistic along chains must be (steps >= 8, chains >= 1), not {tuple(chains.shape)}")
+        raise ShapeError(f"a statistic along chains must be (steps >= 8, chains >= 1), not {tuple(chains.shape)}")
     if not bool(torch.isfinite(chains).all()):
-        raise ValueError("the chains contain NaN or infinite values")
+        raise ShapeError("the chains contain NaN or infinite values")
     half = chains.shape[0] // 2
     return torch.cat([chains[:half], chains[-half:]], dim=1).double()

@@ -126,7 +126,7 @@ class DescriptorNet(nn.Module):
             layers.append(SameConv3d(channels, out, kernel, stride, resolution))
             resolution = layers[-1].out_resolution
         self.layers = nn.ModuleList(layers)
-        self.dense = nn.utils.skip_init(nn.Linear, sizes[-1] * resolution**3, 1)
+        self.dense = nn.utils.skip_init(nn.Linear, sizes[-1] * resolution**3, 1, device=torch.get_default_device())
         with torch.no_grad():
             for name, parameter in self.named_parameters():
                 parameter.zero_() if name.endswith("bias") else parameter.normal_(0, weight_std, generator=generator)
@@ -259,7 +259,7 @@ def hopfield_residual(y: Tensor, net: DescriptorNet) -> Tensor:
     return (y.detach() / s**2 if s is not None else 0) - decoded
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GaussianEnergy:
     """E(y) = sum (y - mean)^2 / (2 variance): independent Gaussian voxels or coordinates, up to log Z."""
 
@@ -270,17 +270,18 @@ class GaussianEnergy:
         return ((y - self.mean).square() / (2 * self.variance)).flatten(1).sum(1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MixtureEnergy:
     """E(y) = -log sum_k w_k N(y; m_k, std^2 I), normalised: Z = 1. Points y are (N, D), means (K, D)."""
 
     means: Tensor
     std: float = 1.0
-    weights: Sequence[float] | None = None
+    weights: Sequence[float] | Tensor | None = None
 
     def __call__(self, y: Tensor) -> Tensor:
         means = self.means.to(y)
-        weights = torch.as_tensor(self.weights or [1.0] * len(means), dtype=y.dtype, device=y.device)
+        given = [1.0] * len(means) if self.weights is None else self.weights
+        weights = torch.as_tensor(given, dtype=y.dtype, device=y.device)
         log_weights = (weights / weights.sum()).log()
         distance = (y.flatten(1)[:, None] - means[None]).square().sum(-1)  # (N, K)
         log_normal = -distance / (2 * self.std**2) - means.shape[1] * math.log(self.std * math.sqrt(2 * math.pi))

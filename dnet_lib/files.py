@@ -84,8 +84,11 @@ def read_tensors(path: str | Path, kind: str, *, device: torch.device | str = "c
     """
     where = check_device(device)
     try:
-        with Path(path).open("rb"):  # what the system has against it, in its own words
-            pass
+        with Path(path).open("rb") as opened:  # what the system has against it, in its own words
+            if opened.read(2) == b"PK":
+                raise CheckpointError(
+                    f"{path} is a file of torch.save and no model: if it is the checkpoint of a run, give it to `learn`"
+                )
         with torch.inference_mode(False), safe_open(path, framework="pt", device=str(where)) as file:
             metadata = file.metadata() or {}
             if metadata.pop("format", None) != kind:

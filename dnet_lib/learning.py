@@ -9,6 +9,7 @@ over observed shapes Y_i and synthesized shapes Y~_j.
 """
 
 import copy
+import hashlib
 import math
 import time
 import warnings
@@ -29,7 +30,7 @@ from dnet_lib.fast import FrozenNet, freeze
 from dnet_lib.langevin import langevin, reflect, white_noise
 from dnet_lib.processes import alike, rank, share_gradients, total
 from dnet_lib.resuming import capture, described, fingerprint, reinstate, remember, resumable
-from dnet_lib.starts import Starts
+from dnet_lib.starts import PersistentData, Starts
 from dnet_lib.voxels import brief
 
 
@@ -66,6 +67,8 @@ class Settings:
         checked["betas"] = betas = tuple(check_real(beta, "a beta") for beta in self.betas)
         if len(betas) != 2 or max(betas) >= 1:
             raise ValueError(f"betas, two decays, must lie in [0, 1), not {self.betas}")
+        if self.metropolis and self.temperature == 0:
+            raise ValueError("metropolis needs a temperature above 0: at 0 there is no distribution to keep")
         if self.max_gradient is not None:
             checked["max_gradient"] = check_real(self.max_gradient, "max_gradient, a norm,", above=True)
         if self.average is not None and check_real(self.average, "average, a decay,") >= 1:
@@ -108,7 +111,10 @@ class Run:
         seed: int = 0,
         parameters: Tensor | Iterable[Tensor] | Iterable[dict[str, Any]] | None = None,
     ) -> Self:
-        """A run at iteration 0, by Adam. All its randomness comes from `seed` (and the process's rank).
+        """A run at iteration 0, by Adam. Batches, starts and noise come from `seed` (and the process's rank).
+
+        First weights, `noise` and what is random inside a network, such as dropout, come from where their caller says,
+        or from PyTorch's global generator, which no checkpoint holds.
 
         parameters  what is learned, as PyTorch's optimizers take it: tensors, or groups of them. A group's own options
                     (`lr`, a number or a function of the iteration; `betas`, `weight_decay`, ...) hold for it. By itself
@@ -169,9 +175,17 @@ class Run:
             "network": described(self.net),
             "starts": f"{type(self.starts).__name__} {getattr(self.starts, 'about', dict)()}",
             "optimizer": type(self.optimizer).__name__,
+            "learned": self._learned(),
             "seed": self.generator.initial_seed() - 1_000_003 * rank(),
             "average": self.averaged is not None,
         }
+
+    def _learned(self) -> str:
+        """Which parameters each group of the optimizer holds, in few words."""
+        names = {id(parameter): name for name, parameter in self.net.named_parameters()}
+        groups = [[names.get(id(p), "?") for p in group["params"]] for group in self.optimizer.param_groups]
+        digest = hashlib.sha256(repr(groups).encode()).hexdigest()[:8]
+        return f"{'+'.join(str(len(group)) for group in groups)} parameters ({digest})"
 
     def next_batch(self, num_shapes: int, size: int) -> Tensor:
         """Row numbers of the next mini-batch: every shape once an epoch, in a fresh order each."""
@@ -261,7 +275,9 @@ def learning_step(
     alike(run.net, buffers_only=True)
     if run.averaged is not None and settings.average is not None:
         follow = get_ema_multi_avg_fn(settings.average)
-        follow(list(run.averaged.parameters()), list(run.net.parameters()), 0)
+        both = list(zip(run.averaged.parameters(), run.net.parameters(), strict=True))
+        moving = [(mean, now) for mean, now in both if mean.is_floating_point() or mean.is_complex()]
+        follow([mean for mean, _ in moving], [now for _, now in moving], 0)
         for mean, now in zip(run.averaged.buffers(), run.net.buffers(), strict=True):
             mean.copy_(now)
     return *energies, norm
@@ -311,29 +327,39 @@ def learner(
     for name in ("begin", "learn", "state_dict", "load_state_dict"):
         if not callable(getattr(run.starts, name, None)):
             raise TypeError(
-                f"a start needs `{name}`: make {type(run.starts).__name__} a subclass of dnet_lib.starts.Starts"
+                f"a start needs `{name}`: make {type(run.starts).__name__} a subclass of dnet_lib.Starts (chains alone "
+                "are Persistent(chains))"
             )
+    if isinstance(run.starts, PersistentData) and len(run.starts.chains) != len(data):
+        raise ShapeError(f"{len(run.starts.chains)} persistent chains for {len(data)} observed shapes: give one each")
     if len(run._order) and int(run._order.max()) >= len(data):
         run._order = run._order[:0]
     bounds: tuple[float, float] | None = getattr(run.net, "bounds", None)
     if any(parameter.is_inference() for parameter in run.net.parameters()):
         raise ValueError("this network was made in torch.inference_mode and cannot learn: make or load it outside")
-    if isinstance(run.net, DescriptorNet) and float(data.abs().max()) > 2:
-        low, high = (f"{value:g}" for value in data.aminmax())
-        warnings.warn(
-            f"the observed shapes run from {low} to {high}: a DescriptorNet is made for centred occupancy, within "
-            "[-1, 1] (divide voxels of 0 to 255 by 255, and subtract their mean)",
-            stacklevel=4,
-        )
+    if isinstance(run.net, DescriptorNet):
+        low, high = (float(value) for value in data.aminmax())
+        if low < -2 or high > 2:
+            warnings.warn(
+                f"the observed shapes run from {low:g} to {high:g}, and a DescriptorNet is made for centred occupancy, "
+                "within [-1, 1]: divide voxels of 0 to 255 by 255, and subtract their mean",
+                stacklevel=4,
+            )
+        elif low >= 0 and high > 0.5:
+            warnings.warn("no observed voxel is negative: learn from centred shapes, ShapeSet.centred", stacklevel=4)
     data = (data.clone() if data.is_inference() else data.detach()).to(run.generator.device)
     energy: Any = None
+    far = 20 * max(1.0, float(data.abs().max()))
 
     def iteration() -> Record:
-        nonlocal energy
+        nonlocal energy, far
         began, here = time.perf_counter(), run.iteration
         run.index = batches() if batches else run.next_batch(len(data), settings.batch_size)
         observed = data[run.index]
-        y, projection = run.starts.begin(observed, run.index, run.generator)
+        begun: Any = run.starts.begin(observed, run.index, run.generator)
+        if not isinstance(begun, tuple) or len(begun) != 2 or not isinstance(begun[0], Tensor):
+            raise TypeError(f"{type(run.starts).__name__}.begin must return (first shapes, a projection or None)")
+        y, projection = begun
         if not bool(torch.isfinite(y).all()):
             raise DivergedError(
                 f"the run diverged at iteration {here}: its chains' start is not finite. Lower the rates"
@@ -369,6 +395,13 @@ def learner(
                 f"the run diverged at iteration {here}: energies {eo:.3g} (observed), {es:.3g} (synthesized). Lower "
                 "the learning rate or the step size"
             )
+        if (extent := float(y.abs().max())) > far:
+            warnings.warn(
+                f"at iteration {here} the chains reach {extent:.3g}, far outside the observed shapes: lower the "
+                "learning rate or the step size",
+                stacklevel=4,
+            )
+            far = math.inf  # once is enough
         run.iteration += 1
         run.seconds += time.perf_counter() - began
         gap = (es - eo) / observed[0].numel()

@@ -2,11 +2,11 @@
 
 import copy
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dnet_lib.checks import check_occupancy, check_real, check_whole
 from dnet_lib.energy import Architecture, DescriptorNet
@@ -85,8 +85,8 @@ class Pretrained:
 
     def to(self, device: torch.device | str) -> Self:
         """A copy of the model, on another device or the same."""
-        tensors, about = self.pack()
-        return self.unpack({name: tensor.to(device, copy=True) for name, tensor in tensors.items()}, about, self.card)
+        moved: Self = _moved(self, device)
+        return moved
 
     @property
     def bounds(self) -> tuple[float, float] | None:
@@ -210,3 +210,17 @@ class Expanded:
     def expand(self, occupancy: Tensor) -> Tensor:
         """Occupancy of the coarser grid, centred on this one."""
         return centre(resample(occupancy, self.resolution), self.below.mean)
+
+
+def _moved(thing: Any, device: torch.device | str) -> Any:
+    """A copy of a thing with all its tensors and networks on a device."""
+    if isinstance(thing, Tensor):
+        return thing.to(device, copy=True)
+    if isinstance(thing, nn.Module):
+        return copy.deepcopy(thing).to(device)
+    if type(thing) is tuple:
+        return tuple(_moved(part, device) for part in thing)
+    if is_dataclass(thing) and not isinstance(thing, type):
+        own = {field.name: _moved(getattr(thing, field.name), device) for field in fields(thing) if field.init}
+        return replace(thing, **own)
+    return copy.deepcopy(thing)

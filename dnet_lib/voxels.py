@@ -57,6 +57,8 @@ def down_scale(y: Tensor, scale: int) -> Tensor:
     if any(side % check_scale(scale) for side in sides(y)):
         cells, block = (f"{side}^{len(sides(y))}" for side in (y.shape[-1], scale))
         raise ShapeError(f"a grid of {cells} voxels cannot be cut into blocks of {block}")
+    if y.ndim > 5:
+        raise ShapeError(f"grids of up to three axes can be down-scaled, not {tuple(y.shape)}")
     return POOLS[y.ndim - 3](y, scale) if y.ndim > 2 else down_scale(y[:, None], scale)[:, 0]
 
 

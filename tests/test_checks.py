@@ -2,6 +2,7 @@
 
 import threading
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from problems import drawn, small_model, small_net
 from dnet_lib import (
     Architecture,
     Chain,
+    CheckpointError,
     Corrupted,
     Decay,
     DescriptorNet,
@@ -18,18 +20,23 @@ from dnet_lib import (
     GaussianEnergy,
     GeneratorNet,
     Histogram,
+    MixtureEnergy,
     Noise,
     Persistent,
+    PersistentData,
     Run,
     Settings,
     ShapeError,
+    Starts,
     chain_generators,
     corrupt,
+    down_scale,
     hidden_voxels,
     langevin_step,
     learn,
     load_model,
     load_pretrained,
+    load_shapes,
     noise,
     sample,
     save_model,
@@ -49,6 +56,10 @@ def sampled(**changed):
 
 def learned(data):
     return next(learn(Run.begin(small_net(), Noise(2), SETTINGS), data, SETTINGS))
+
+
+def pcd(chains, data):
+    return next(learn(Run.begin(small_net(), PersistentData(chains), SETTINGS), data, SETTINGS))
 
 
 REFUSED = {
@@ -89,6 +100,10 @@ REFUSED = {
     "shapes must be a float tensor .* not list: convert with torch.as_tensor": lambda: learned([[0.0]]),
     r"shapes must be a float tensor .* not torch.uint8 .*: convert with .float\(\)": lambda: learned(Y.byte()),
     "shapes must be a float tensor .* not NoneType": lambda: learned(None),
+    "metropolis needs a temperature above 0": lambda: Settings(temperature=0.0, metropolis=True),
+    "5 persistent chains for 3 observed shapes: give one each": lambda: pcd(drawn(5, 4) - 0.5, drawn(3, 4) - 0.5),
+    r"grids of up to three axes.*not \(2, 1, 4, 4, 4, 4\)": lambda: down_scale(torch.zeros(2, 1, 4, 4, 4, 4), 2),
+    "a ShapeSet|ShapeSet: give its .centred": lambda: learned(load_shapes("furniture", "sofa", resolution=16)),
     "must be occupancy, from 0 to 1, not 0 to 255: divide": lambda: small_model().revise(255 * drawn(2, 8)),
 }
 
@@ -110,11 +125,63 @@ def test_whole_numbers_and_reals_of_any_kind_are_taken():
 
 
 def test_shapes_of_0_to_255_are_not_learned_in_silence():
-    with pytest.warns(UserWarning, match=r"run from 0 to 255: .*centred occupancy"):
+    with pytest.warns(UserWarning, match=r"run from 0 to 255, .*centred occupancy"):
         learned(255 * drawn(4, 4))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         learned(drawn(4, 4) - 0.5)
+
+
+def test_occupancy_that_is_not_centred_and_chains_that_fly_away_are_said():
+    with pytest.warns(UserWarning, match=r"no observed voxel is negative: learn from centred shapes"):
+        learned(drawn(4, 4))
+    steep = Settings(3, 2, 0.1, batch_size=2)
+    run = Run.begin(small_net(), Noise(2, std=1e3), steep)
+    with pytest.warns(UserWarning, match=r"at iteration 0 the chains reach .* far outside the observed shapes") as said:
+        list(learn(run, drawn(4, 4) - 0.5, steep))
+    assert len(said) == 1, "once is enough"
+
+
+class Odd(Starts):
+    """A start that forgets the projection."""
+
+    def begin(self, observed, index, generator):
+        return observed
+
+
+@pytest.mark.parametrize("returned", [torch.zeros(2, 1, 4, 4, 4), (None, torch.zeros(1)), [1, 2]])
+def test_a_start_that_returns_something_else_is_named(returned, monkeypatch):
+    monkeypatch.setattr(Odd, "begin", lambda *given: returned)
+    with pytest.raises(TypeError, match=r"Odd\.begin must return \(first shapes, a projection or None\)"):
+        next(learn(Run.begin(small_net(), Odd(), SETTINGS), drawn(4, 4) - 0.5, SETTINGS))
+
+
+def test_whole_numbers_among_the_weights_are_averaged_as_they_are():
+    class Counted(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = torch.nn.Parameter(torch.zeros(2))
+            self.k = torch.nn.Parameter(torch.tensor([1, 2]), requires_grad=False)
+
+        def forward(self, y):
+            return (y**2).sum(1) / 2 - (y * self.w * self.k).sum(1)
+
+    settings = replace(SETTINGS, average=0.9)
+    run = Run.begin(Counted(), Noise(2), settings)
+    next(learn(run, torch.randn(4, 2), settings))
+    assert run.averaged.k.tolist() == [1, 2] and run.averaged.w.abs().max() > 0
+
+
+def test_weights_of_a_mixture_may_be_tensors():
+    means, y = torch.tensor([[0.0], [1.0]]), torch.randn(3, 1)
+    for weights in (torch.tensor([0.3, 0.7]), np.array([0.3, 0.7])):
+        assert torch.equal(MixtureEnergy(means, weights=weights)(y), MixtureEnergy(means, weights=(0.3, 0.7))(y))
+
+
+def test_a_network_lies_where_the_default_device_is():
+    with torch.device("meta"):
+        net = DescriptorNet.compact(16)
+    assert {parameter.device.type for parameter in net.parameters()} == {"meta"} == {net.device.type}
 
 
 def test_no_step_gives_a_copy():
@@ -161,6 +228,35 @@ def test_a_pretrained_network_says_how_it_learns_on():
 def test_a_device_that_is_not_there_is_no_damage():
     with pytest.raises(ValueError, match=r"there is no device 'nothing' here .*device='cpu' is always there"):
         load_pretrained("synthesis/toilet", device="nothing")
+
+
+def test_files_and_networks_that_are_no_models_say_what_to_do(tmp_path):
+    with pytest.raises(TypeError, match=r"writes a Pretrained, not a DescriptorNet: make one of a run with Pretrained"):
+        save_model(tmp_path / "net.safetensors", small_net())
+    with pytest.raises(TypeError, match=r"not a \w+"):
+        save_model(small_model(), tmp_path / "swapped")
+    run = Run.begin(small_net(), Noise(2), SETTINGS)
+    list(learn(run, drawn(4, 4) - 0.5, SETTINGS, checkpoint=tmp_path / "run.pt"))
+    with pytest.raises(CheckpointError, match=r"no model: if it is the checkpoint of a run, give it to `learn`"):
+        load_model(tmp_path / "run.pt")
+    with pytest.raises(CheckpointError, match="synthesis/toilet") as caught:
+        load_pretrained("toilet")
+    assert "judges/" not in str(caught.value) and "denoiser" not in str(caught.value)
+
+
+class Constant:
+    """A prior of the user's own, with a tensor."""
+
+    def draw(self, num_samples, generator=None):
+        return torch.zeros(num_samples, 1, 8, 8, 8)
+
+
+def test_a_model_with_a_prior_of_ones_own_is_copied():
+    model = replace(small_model(), prior=Constant())
+    copied = model.to("cpu")
+    assert isinstance(copied.prior, Constant) and torch.equal(copied.sample(1), model.sample(1))
+    assert all(p is not q for p, q in zip(copied.net.parameters(), model.net.parameters(), strict=True))
+    assert model.to("meta").net.device.type == "meta"
 
 
 def test_two_writers_of_one_file_do_not_meet(tmp_path):

@@ -273,7 +273,7 @@ def test_the_command_trains_the_auto_encoder_beside_one_model_of_all(tmp_path, m
     options = [word for name in ("runs", "weights", "results") for word in (f"--{name}", str(tmp_path / name))]
     monkeypatch.setattr("sys.argv", ["reproduce", "table4", "--data", "furniture", "--iterations", "3", *options])
     command.main()
-    assert load_denoiser(tmp_path / "weights" / "baselines" / "denoiser_full-3.safetensors")
+    assert load_denoiser(tmp_path / "weights" / "baselines" / "denoiser_full.safetensors")
     shown = capsys.readouterr()
     assert "auto-encoder" in shown.out and "6/6" in shown.err, "two of its iterations for one of the descriptor's"
 

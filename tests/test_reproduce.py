@@ -226,6 +226,67 @@ def test_places_are_probed_before_the_first_iteration(which, small, tmp_path, mo
     assert [path.name for path in tmp_path.iterdir()] == ["file"], "a probe left something"
 
 
+def test_what_cannot_be_had_is_named_before_anything_is_learned(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(drive, "follow", lambda *_, **__: pytest.fail("it began to learn"))
+    with pytest.raises(SystemExit, match="unknown category 'nonsense'"):
+        words = ("--category", "toilet", "--category", "nonsense", "--data", "furniture")
+        command(monkeypatch, "synthesis", *words, *folders(tmp_path))
+    with pytest.raises(SystemExit, match="toilet has no row in this table"):
+        command(monkeypatch, "table1", "--category", "toilet", "--evaluate", "--results", tmp_path)
+    for wrong in (0, -1):
+        with pytest.raises(SystemExit, match=f"--iterations must be a whole number, at least 1, not {wrong}"):
+            command(monkeypatch, "synthesis", "--iterations", wrong, "--data", "furniture", *folders(tmp_path))
+    with pytest.raises(SystemExit, match="reproduce: there is no device 'nothing' here"):
+        command(monkeypatch, "synthesis", "--device", "nothing", "--data", "furniture", *folders(tmp_path))
+    with pytest.raises(SystemExit, match=r"there are no weights at .*toilet"):
+        command(monkeypatch, "synthesis", "--evaluate", "--category", "toilet", "--weights", tmp_path)
+    assert not list(tmp_path.rglob("*.*"))
+
+
+def test_nothing_is_written_into_the_library_by_itself(small, tmp_path, monkeypatch):
+    """What is learned without a word of where goes beside the user."""
+    monkeypatch.chdir(tmp_path)
+    command(monkeypatch, "synthesis", "--category", "toilet", "--data", "furniture")
+    assert (tmp_path / "results" / small.experiment / "toilet.json").exists()
+    assert (tmp_path / "weights" / small.experiment / "toilet.safetensors").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"results", "runs", "weights"}
+
+
+def test_judging_anew_keeps_no_number_that_was_not_measured_now(small, tmp_path, monkeypatch):
+    command(monkeypatch, "synthesis", "--category", "toilet", "--data", "furniture", *folders(tmp_path))
+    words = ("--category", "toilet", "--evaluate", "--seed", 7, "--weights", tmp_path / "weights")
+    command(monkeypatch, "synthesis", *words, "--results", tmp_path / "results")
+    metrics = load_results(small.experiment, folder=tmp_path / "results")["toilet"]["metrics"]
+    assert "coverage" not in metrics and "seconds_sampling" in metrics
+
+
+@pytest.mark.parametrize(
+    ("words", "kept"),
+    [
+        (("synthesis",), "goes on from the last checkpoint"),
+        (("synthesis", "--evaluate"), "nothing was changed"),
+        (("longrun",), "nothing is kept: the same command begins anew"),
+        (("budget",), "finished runs are kept"),
+    ],
+)
+def test_an_interrupted_command_promises_what_is_true(words, kept, monkeypatch):
+    def interrupted(experiment, given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(__main__, "run", interrupted)
+    with pytest.raises(SystemExit, match=f"^reproduce: interrupted; .*{kept}"):
+        command(monkeypatch, *words)
+
+
+def test_a_broken_curve_is_named(small, tmp_path, monkeypatch):
+    words = ("synthesis", "--category", "toilet", "--data", "furniture", *folders(tmp_path))
+    command(monkeypatch, *words)
+    (curve,) = (tmp_path / "runs").glob("*.curve.json")
+    curve.write_text("[{")
+    with pytest.raises(SystemExit, match=r"\.curve\.json is broken .*delete it"):
+        command(monkeypatch, *words)
+
+
 def test_a_finished_run_does_not_serve_other_data(small, tmp_path, monkeypatch, capsys):
     command(monkeypatch, "synthesis", "--category", "toilet", "--data", "furniture", *folders(tmp_path))
     weights = tmp_path / "weights" / small.experiment / "toilet.safetensors"

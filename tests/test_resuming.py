@@ -58,6 +58,12 @@ def sgd() -> Run:
     return Run(own, chains(), torch.optim.SGD(own.parameters(), momentum=0.9), seeded())
 
 
+def part(run: Run, name: str) -> Run:
+    """A run that learns only some of its network's weights."""
+    chosen = [p for own, p in run.net.named_parameters() if own.startswith(name)]
+    return Run.begin(run.net, run.starts, SETTINGS, parameters=chosen)
+
+
 OTHERS = {
     "network": lambda: (begin(channels=5), DATA, SETTINGS),
     "starts: Persistent": lambda: (begin(starts=Noise(5)), DATA, SETTINGS),
@@ -68,6 +74,7 @@ OTHERS = {
     "seed: 0": lambda: (begin(seed=1), DATA, SETTINGS),
     "optimizer: Adam, not SGD": lambda: (sgd(), DATA, SETTINGS),
     "network: DescriptorNet": lambda: (begin(activation="relu"), DATA, SETTINGS),
+    "learned: 4 parameters": lambda: (part(begin(), "layers"), DATA, SETTINGS),
     "average: False": lambda: (begin(replace(SETTINGS, average=0.9)), DATA, replace(SETTINGS, average=0.9)),
 }
 
@@ -261,7 +268,7 @@ def test_a_start_that_is_none_is_named():
         def begin(self, observed, index, generator):
             return observed, None
 
-    with pytest.raises(TypeError, match=r"a start needs `learn`: make Half a subclass of dnet_lib\.starts\.Starts"):
+    with pytest.raises(TypeError, match=r"a start needs `learn`: make Half a subclass of dnet_lib\.Starts"):
         next(learn(begin(starts=Half()), DATA, SETTINGS))
 
 

@@ -245,6 +245,8 @@ def is_plain(energy: Energy) -> bool:
     """Whether an energy is a `DescriptorNet` and computes what its weights say: no hooks, nothing parametrized."""
     if type(energy) is not DescriptorNet:
         return False
+    if any({"forward", "score", "energy", "hidden", "reference", "padded"} & vars(m).keys() for m in energy.modules()):
+        return False  # somebody's own, put on this one object
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return not any(is_parametrized(m) or any(getattr(m, name) for name in hooks) for m in energy.modules())
 

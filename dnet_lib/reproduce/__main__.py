@@ -34,7 +34,8 @@ def parse() -> dict[str, Any]:
 def run(experiment: Experiment | Single, given: dict[str, Any]) -> None:
     """One experiment."""
     where: dict[str, Any] = {"data": "modelnet10"} if experiment.needs_data or given.get("evaluate") is False else {}
-    where |= {"results": Path("results")} if given.get("evaluate") else {}
+    where["results"] = Path("results")
+    where |= {"weights": Path("weights")} if "runs" in experiment.options and not given.get("evaluate") else {}
     where |= {field.name: given.pop(field.name) for field in fields(Workplace) if field.name in given}
     place = Workplace(**where)
     check_device(place.device)

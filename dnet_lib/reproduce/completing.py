@@ -26,7 +26,7 @@ DENOISER_ITERATIONS = 2  #: Of the auto-encoder, for one of the descriptor's: as
 
 def denoiser_file(preset: Conditional, place: Workplace) -> Path:
     """Where the auto-encoder of a preset's grid lies."""
-    return place.file("baselines", f"denoiser_{preset.name}")
+    return place.file("baselines", f"denoiser_{preset.name.partition('-')[0]}")
 
 
 def train_denoiser(preset: Conditional, place: Workplace) -> None:

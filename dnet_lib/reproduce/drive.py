@@ -69,10 +69,18 @@ class Experiment:
         """Learn and judge category by category, or judge only; lines about what was found."""
         first = next(iter(self.presets))
         names = category or self.categories[preset or first]
+        if self.table and (others := set(names) - set(self.categories[preset or first])):
+            raise ValueError(f"{', '.join(sorted(others))} has no row in this table: leave --category out")
         chosen = {name: self.presets[preset or self.shipped.get(name, first)] for name in names}
         if iterations is not None:
             check_whole(iterations, "--iterations", 1)
             chosen = {name: shortened(own, iterations) for name, own in chosen.items()}
+        check_folders(place.results, *(() if evaluate else (place.runs, place.weights)))
+        for name, own in chosen.items():  # what cannot be had is named before anything is learned
+            if evaluate and not (path := place.file(own.experiment, holder(own, name))).exists():
+                raise CheckpointError(f"there are no weights at {path}")
+            if not evaluate:
+                place.shapes(name, "train", own.architecture.resolution)
         if self.prepare and not evaluate and not category:
             self.prepare(chosen[names[0]], place)
         for name, own in chosen.items():
@@ -163,15 +171,15 @@ def evaluate(experiment: Experiment, preset: Preset, category: str, place: Workp
     """Judge a trained model anew, with fresh random numbers; renews its results file, and says with what."""
     check_folders(place.results / preset.experiment)
     model = place.model(preset.experiment, holder(preset, category))
-    known = {"metrics": {}, **model.card} | place.known(preset.experiment, category)
+    known = {**model.card} | place.known(preset.experiment, category)
     sets = dataset = None
     if place.data is not None or experiment.needs_data:
         sets = place.splits(category, preset.architecture.resolution)
-        known["metrics"], dataset = {}, source(sets[1], category=category, num_test=len(sets[1]))
+        dataset = source(sets[1], category=category, num_test=len(sets[1]))
     found: Facts = {"judged": {"seed": place.seed, "dataset": dataset}}
     for measured in experiment.judges:
         found |= measured(preset, category, model, place, sets)
-    return place.save(preset.experiment, category, known | found | {"metrics": known["metrics"] | found["metrics"]})
+    return place.save(preset.experiment, category, known | found)
 
 
 DRIVERS = {False: train, True: evaluate}  #: By whether nothing is learned

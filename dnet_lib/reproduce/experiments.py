@@ -68,7 +68,8 @@ EXPERIMENTS: dict[str, Experiment | Single] = {
         COOPERATIVE,
         lessons.cooperative,
         (judging.judge, judging.reconstruct),
-        {"cpu": ("toilet", "sofa"), "gentle": ("night_stand",), "paper": ("toilet", "sofa", "night_stand")},
+        dict.fromkeys(COOPERATIVE, ("toilet", "sofa", "night_stand")),
+        {"night_stand": "gentle"},
         needs_data=False,
     ),
     "judges": Single(
@@ -98,13 +99,16 @@ EXPERIMENTS: dict[str, Experiment | Single] = {
 OPTIONS: dict[str, dict[str, Any]] = {
     "category": {"action": "append", "help": "may be repeated; default all there are"},
     "preset": {"help": "default: the one that made the shipped weights"},
-    "evaluate": {"action": "store_true", "default": False, "help": "judge trained weights anew, into own results"},
-    "iterations": {"type": int, "help": "learn for so many; a short run wants --weights and --results apart"},
+    "evaluate": {"action": "store_true", "default": False, "help": "judge trained weights anew, learn nothing"},
+    "iterations": {"type": int, "help": "learn for so many"},
     "name": {"action": "append", "choices": list(NETS), "help": "may be repeated; default all there are"},
-    "data": {"help": "a dataset's name or the path of a voxel archive (default: modelnet10)"},
+    "data": {"help": "a dataset's name or a voxel archive (default: modelnet10, or none where none is needed)"},
     "seed": {"type": int, "help": f"of all randomness (default: {Workplace.seed})"},
     "device": {"help": f"cpu, cuda, ... (default: {Workplace.device})"},
     "runs": {"type": Path, "help": f"where unfinished runs keep checkpoints (default: {Workplace.runs})"},
-    "weights": {"type": Path, "help": f"where trained weights lie and go (default: {Workplace.weights})"},
-    "results": {"type": Path, "help": f"where results go (default: {Workplace.results})"},
+    "weights": {
+        "type": Path,
+        "help": "where trained weights lie and go (default: weights; to judge, the shipped)",
+    },
+    "results": {"type": Path, "help": "where results go (default: results)"},
 }
