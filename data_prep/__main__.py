@@ -95,7 +95,9 @@ def _parser() -> argparse.ArgumentParser:
         "--turns", choices=("first", "all"), default="first", help="of 3D ShapeNets' twelve (default: first)"
     )
     sub.add_argument("--resolution", type=side, metavar="R", help="pad with empty voxels to R a side, or cut them off")
-    sub.add_argument("--occupied", choices=OCCUPIED, help="which values are occupied voxels (default: above-0.5)")
+    sub.add_argument(
+        "--occupied", choices=OCCUPIED, help="which values are occupied (default: above-0.5, where that is clear)"
+    )
     sub.add_argument("--key", action="append", default=[], help="array to read of .npz and .mat (may be repeated)")
     sub.add_argument("--name", help="of the dataset (default: from the first path)")
     sub.add_argument("--force", action="store_true", help="overwrite an archive in the cache folder")

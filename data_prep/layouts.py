@@ -42,7 +42,7 @@ _WORDS = "|".join(filter(None, SPLITS))
 _ROLES = {
     role: re.compile(rf"(?:({_WORDS})[_-]?)?(?:{words})(?:[_-]?({_WORDS}))?", re.IGNORECASE)
     for role, words in {
-        "voxels": r"x|voxels?|data|grids?|instances?|features|shapes",
+        "voxels": r"x|voxels?|data|grids?|instances?|features|shapes|arr_0",
         "labels": r"y|labels?|targets?|classes|category|categories",
         "names": r"names?|ids?",
         "split": r"splits?",
@@ -119,12 +119,14 @@ def import_shapes(
         for file in files:
             try:
                 kind = _layout(file) if layout == "auto" else layout
-                for shape in READERS[kind](file, keys):
+                for shape in READERS[kind](file, keys, category):
                     if isinstance(shape, Found):
                         yield kind, file, shape
                     else:
                         notes[shape] += 1
-            except (ArchiveError, OSError, MemoryError) as error:
+            except OSError as error:
+                problems.append(f"{file}: {error.strerror or error}")
+            except (ArchiveError, MemoryError) as error:
                 problems.append(str(error))
 
     for kind, file, shape in tqdm(shapes(), unit=" shapes", desc="import", disable=None, leave=False):
@@ -206,7 +208,7 @@ def _files(paths: Sequence[Path], layout: str) -> tuple[list[Path], list[str], C
             files.append(path)
         else:
             raise FileNotFoundError(f"{path}: no such file or folder")
-    return files, [str(error) for error in errors], notes
+    return files, [f"{error.filename}: {error.strerror}" for error in errors], notes
 
 
 def _first_turns(files: Sequence[Path]) -> list[Path]:
@@ -242,7 +244,8 @@ def _from_path(file: Path) -> tuple[str | None, str | None]:
 
     The folder goes first: the official release keeps one chair as `chair/30/train/night_stand_000000112_1.mat`.
     """
-    folders = [part.lower() for part in reversed(file.resolve().parts[:-1])]
+    given, target = file.parent.resolve(), Path(os.path.realpath(file)).parent  # two places, where the file is a link
+    folders = [part.lower() for part in reversed(target.parts + given.parts)]
     category = next((part for part in folders if part in CATEGORIES), None) or _from_name(file.stem)
     return category, next((part for part in folders if part in SPLITS), None)
 
@@ -321,7 +324,9 @@ def _each(array: StoredArray) -> tuple[int, tuple[int, ...]]:
         shape = shape[:1] + (shape[2:] if shape[1] == 1 else shape[1:-1])
     elif len(shape) == 4 and shape[0] == shape[1] == shape[2] != shape[3]:
         if shape[3] > 1:
-            raise ArchiveError(f"{array.name}: its shape {shape} has the axis of the shapes, or a channel, at its end")
+            raise ArchiveError(
+                f"{array.name}: its shape {shape} may be (R, R, R, N): numpy.moveaxis brings N to the front"
+            )
         shape = shape[:3]
     count, *one = shape if len(shape) != 3 else (1, *shape)
     if array.dtype.kind not in "biuf":
@@ -377,8 +382,11 @@ def _roles(arrays: Collection[str], keys: Sequence[str]) -> dict[tuple[str, str]
     return parts
 
 
-def read_arrays(file: Path, keys: Sequence[str] = ()) -> Iterator[Found | str]:
-    """An `.npz` of `X_train`, `y_train`, `X_test`, `y_test` (x, y, z), or of `voxels` with `names` (y, x, z)."""
+def read_arrays(file: Path, keys: Sequence[str] = (), known: str | None = None) -> Iterator[Found | str]:
+    """An `.npz` of `X_train`, `y_train`, `X_test`, `y_test` (x, y, z), or of `voxels` with `names` (y, x, z).
+
+    What the `known` category or the order of the shapes can stand for, labels and pickled names, is not needed.
+    """
     with ar.open_npz(file) as arrays:
         parts = _roles(arrays, _asked(file, keys, arrays))
         grids = {word: parts["voxels", word] for word in SPLITS if ("voxels", word) in parts}
@@ -396,7 +404,10 @@ def read_arrays(file: Path, keys: Sequence[str] = ()) -> Iterator[Found | str]:
             count, _ = _each(arrays[key])
             said: dict[str, list[Any]] = {}
             for role in ("labels", "names", "split"):
-                if others := parts.get((role, word)):
+                others = parts.get((role, word), [])
+                if role == "names":
+                    others = [name for name in others if not arrays[name].dtype.hasobject][:1]
+                if others and not (role == "labels" and known):
                     other = _only(file, others, lambda key: arrays[key].shape[:1] == (count,), keys)  # noqa: B023
                     values = arrays[other].read()
                     said[role] = _categories(arrays[other].name, values) if role == "labels" else _texts(values)
@@ -404,7 +415,7 @@ def read_arrays(file: Path, keys: Sequence[str] = ()) -> Iterator[Found | str]:
                         raise ArchiveError(f"{arrays[key].name}: {count} shapes, but {len(said[role])} {role}")
                     used.add(other)
             used.add(key)
-            mute = not word and (count == 1 or not {"labels", "names"} & said.keys())  # then the path speaks
+            mute = not word and (count == 1 or not ("names" in said or ("labels", "") in parts))  # then the path speaks
             category, part = _from_path(file) if mute else (None, None)
             title = file.stem if mute and count == 1 else ""
             axes = "xyz" if word or key.lower() == "x" else "yxz"
@@ -441,27 +452,26 @@ def _categories(name: str, labels: NDArray[Any]) -> list[str]:
     return [CATEGORIES[int(label)] for label in labels]
 
 
-def read_mat(file: Path, keys: Sequence[str] = ()) -> Iterator[Found | str]:
+def read_mat(file: Path, keys: Sequence[str] = (), known: str | None = None) -> Iterator[Found | str]:
     """A `.mat` file of 3D ShapeNets, `volumetric_data/<category>/30/<split>/<name>_<turn>.mat`: key `instance`."""
     with ar.naming(file):
-        try:
-            held = {key: (shape, kind) for key, shape, kind in scipy.io.whosmat(file)}
-            fit = [key for key, (shape, kind) in held.items() if _is_grid(shape) and kind in _NUMBERS]
-            if not fit:
-                found = ", ".join(f"{key} {shape} {kind}" for key, (shape, kind) in held.items()) or "nothing"
-                raise ArchiveError(f"{file}: no array of one shape (R, R, R) in it (found {found})")
-            asked = _asked(file, keys, held)
-            key = _only(file, fit, lambda key: key == "instance" or "instance" not in fit, asked)
-            values = scipy.io.loadmat(file, variable_names=[key])[key]
-        except NotImplementedError as error:  # scipy's word for this format
-            raise ArchiveError(
-                f"{file}: is in MATLAB's v7.3 format: save it again with `save -v7`, or its array as .npy"
-            ) from error
+        with file.open("rb") as stream:
+            if b"MATLAB 7.3 MAT" in (head := stream.read(1024)) or b"\x89HDF\r\n\x1a\n" in head:
+                way = "save it again with `save -v7`, or its array as .npy"
+                raise ArchiveError(f"{file}: is in HDF5, MATLAB's v7.3 format, which is not read: {way}")
+        held = {key: (shape, kind) for key, shape, kind in scipy.io.whosmat(file)}
+        fit = [key for key, (shape, kind) in held.items() if _is_grid(shape) and kind in _NUMBERS]
+        if not fit:
+            found = ", ".join(f"{key} {shape} {kind}" for key, (shape, kind) in held.items()) or "nothing"
+            raise ArchiveError(f"{file}: no array (R, R, R) of numbers in it, but {found}: save a shape in one")
+        asked = _asked(file, keys, held)
+        key = _only(file, fit, lambda key: key == "instance" or "instance" not in fit, asked)
+        values = scipy.io.loadmat(file, variable_names=[key])[key]
     yield Found(file.stem, values, *_from_path(file), key=key)
     yield from (f"arrays {other} left out" for other in held if other != key)
 
 
-def read_binvox(file: Path, keys: Sequence[str] = ()) -> Iterator[Found]:
+def read_binvox(file: Path, keys: Sequence[str] = (), known: str | None = None) -> Iterator[Found]:
     """A `.binvox` file: run lengths of voxels, indexed (x, z, y) of the mesh, y running fastest."""
     with ar.naming(file):
         data = file.read_bytes()
@@ -484,7 +494,7 @@ def read_binvox(file: Path, keys: Sequence[str] = ()) -> Iterator[Found]:
     yield Found(file.stem, values, *_from_path(file), axes="xzy")
 
 
-def read_npy(file: Path, keys: Sequence[str] = ()) -> Iterator[Found]:
+def read_npy(file: Path, keys: Sequence[str] = (), known: str | None = None) -> Iterator[Found]:
     """A plain `.npy`: one shape (R, R, R) or many (N, R, R, R), of the category and split its path names."""
     category, split = _from_path(file)
     with ar.naming(file):
@@ -494,14 +504,14 @@ def read_npy(file: Path, keys: Sequence[str] = ()) -> Iterator[Found]:
             yield Found(file.stem if count == 1 else f"{file.stem}_{i + 1:04d}", values, category, split)
 
 
-def read_voxel_archive(file: Path, keys: Sequence[str] = ()) -> Iterator[Found]:
+def read_voxel_archive(file: Path, keys: Sequence[str] = (), known: str | None = None) -> Iterator[Found]:
     """A voxel archive of this project."""
     archive = ar.read_archive(file)
     for i, (label, split, name) in enumerate(zip(archive.labels, archive.split, archive.names, strict=True)):
         yield Found(str(name), archive.grids([i])[0], CATEGORIES[label], str(split))
 
 
-READERS: dict[str, Callable[[Path, Sequence[str]], Iterator[Found | str]]] = {
+READERS: dict[str, Callable[[Path, Sequence[str], str | None], Iterator[Found | str]]] = {
     "arrays": read_arrays,
     "shapenets": read_mat,
     "binvox": read_binvox,
