@@ -108,20 +108,23 @@ def _polygons(text: bytes, body: bytes, num_vertices: int, num_faces: int, name:
     """The careful ways: polygons cut into fans; those of fewer than three corners have no area and are left out."""
     rows = [row for line in body.split(b"\n") if (row := line.split())]
     extra = len(rows) - num_vertices - num_faces
-    read = _stream(text) if extra else None
     try:
-        vertices, faces = read or _lines(rows, num_vertices, num_faces, name)
+        vertices, faces = _lines(rows, num_vertices, num_faces, name)
+        if extra:
+            warnings.warn(f"{name}: {extra} lines after the last face are ignored", stacklevel=4)
     except MeshError:
-        if not (read := _stream(text)) or min(map(len, read[1])) < 3:  # which a wrong number may look like
+        if not (read := _stream(text)):
+            raise
+        sizes = {*map(len, read[1])}
+        large = sizes - {0, 1, 2}
+        if (not extra) + (len(large) > 1) + (large != sizes) > 1:  # a lost or wrong number looks so, too
             raise
         vertices, faces = read
-    if extra and not read:
-        warnings.warn(f"{name}: {extra} lines after the last face are ignored", stacklevel=4)
-    if small := sum(len(face) < 3 for face in faces):
-        warnings.warn(f"{name}: {small} of {num_faces} faces have fewer than 3 corners and are left out", stacklevel=4)
     fans = [[face[0], face[k], face[k + 1]] for face in faces for k in range(1, len(face) - 1)]
     if not fans:
         raise MeshError(f"{name}: nothing to draw: its {num_faces} faces have fewer than 3 corners")
+    if small := sum(len(face) < 3 for face in faces):
+        warnings.warn(f"{name}: {small} of {num_faces} faces have fewer than 3 corners and are left out", stacklevel=4)
     return vertices, np.array(fans, np.int64)
 
 
@@ -134,12 +137,15 @@ def _lines(rows: list[list[bytes]], num_vertices: int, num_faces: int, name: str
     faces: list[list[int]] = []
     try:
         for i, row in enumerate(rows[:num_vertices]):
+            if len(row) != len(rows[0]):
+                raise ValueError
             x, y, z = row[:3]
             vertices[i] = float(x), float(y), float(z)
         for row in rows[num_vertices : num_vertices + num_faces]:
             size = int(row[0])
             faces.append([int(x) for x in row[1 : size + 1]])
-            if len(faces[-1]) != size or (size < 3 and len(row) - 1 - size not in (0, 3, 4)):  # a colour, or damage
+            rest = len(row) - 1 - size  # a colour, or damage
+            if len(faces[-1]) != size or (size < 3 and rest not in ((0, 3, 4) if size == 2 else (0,))):
                 raise ValueError
     except (ValueError, OverflowError):
         line = b" ".join(row).decode("latin-1")
