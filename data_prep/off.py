@@ -48,9 +48,8 @@ def parse_off(data: bytes, name: str) -> tuple[FloatArray, IntArray]:
     text = text[kind.end() :].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     if b"#" in text:
         text = re.sub(rb"#[^\n]*", b"", text)
-    counts = re.match(
-        rb"\s*(-?\d{1,18})\s+(-?\d{1,18})(?!\S)(?:[ \t]+-?\d+(?!\S)|\s+-?\d+[ \t]*(?=\n))?[ \t]*\n?", text
-    )
+    edges = rb"(?:[ \t]+-?\d+(?!\S)|\s+-?\d+[ \t]*(?=\n)|(?=[ \t]*(?:\n|$)))"  # may be missing at a line's end
+    counts = re.match(rb"\s*(-?\d{1,18})\s+(-?\d{1,18})(?!\S)" + edges + rb"[ \t]*\n?", text)
     if not counts:
         raise MeshError(f"{name}: the numbers of vertices and faces do not follow the word OFF")
     num_vertices, num_faces = int(counts[1]), int(counts[2])

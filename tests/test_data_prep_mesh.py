@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from problems import QUADS, box, off_text
 from scipy import ndimage
 
-from data_prep import MeshError, load_off, voxelize, voxelizer
+from data_prep import MeshError, load_off, off, voxelize, voxelizer
 
 REAL = os.environ.get("DNET_TEST_DATA")
 needs_real_data = pytest.mark.skipif(not REAL, reason="DNET_TEST_DATA names no folder with real meshes and grids")
@@ -197,6 +197,13 @@ def test_reads_every_dialect(tmp_path, text):
     assert np.array_equal(vertices, VERTICES) and np.array_equal(faces, FACES)
 
 
+@pytest.mark.parametrize("head", ["OFF\n", "OFF", "OFF # a comment\n\n"])
+def test_triangles_without_colours_take_the_fast_way(tmp_path, monkeypatch, head):
+    monkeypatch.delattr(off, "_polygons")
+    (tmp_path / "box.off").write_text(off_text(VERTICES, FACES, head))
+    assert np.array_equal(load_off(tmp_path / "box.off")[1], FACES)
+
+
 def test_polygons_become_fans(tmp_path):
     path = tmp_path / "pentagon.off"
     path.write_text("OFF\n5 2 0\n0 0 0\n1 0 0\n1 1 0\n0.5 2 0\n0 1 0\n5 0 1 2 3 4\n3 0 1 3\n")
@@ -236,6 +243,10 @@ def test_polygons_become_fans(tmp_path):
         (TEXT.encode("utf-16"), "does not begin|binary"),
         (TEXT.replace("2.0 1.0 0.5", "2.0").encode(), "damaged at the line '2.0'"),
         (TEXT.replace(" ", "\n")[:-4].encode(), "truncated or damaged"),
+        (TEXT.replace("12 0\n", "12 0", 1).encode(), "numbers of vertices"),
+        (TEXT.replace("\n3 4 7 5", "\n3 4 7 ").encode(), "damaged at the line '3 4 7'"),  # what looks like a pair
+        (off_text(VERTICES, QUADS).replace("0.0 0.0 0.0\n", "", 1).encode(), "truncated or damaged"),
+        (TEXT.replace("0.0 0.0 0.0\n", "", 1).encode(), "truncated or damaged"),
         (TEXT.replace(" ", "\n").replace("12", "-12", 1).encode(), "nothing to draw"),
         (b"OFF\n3\n1\n0\n0 0 0 1 0 0 0 1 0\n-3 0 1 2", "truncated or damaged"),
         (b"OFF\n3 2 0\n0 0 0\n1 0 0\n0 1 0\n2 0 1\n1 2\n", "nothing to draw: its 2 faces have fewer than 3 corners"),
