@@ -245,7 +245,7 @@ class StoredArray:
         size = math.prod(shape) * self.dtype.itemsize
         data = stream.read(size)
         if len(data) < size:
-            raise ArchiveError(f"{self.name}: truncated: fetch or make it again")
+            raise ArchiveError(f"{self.name}: ends too early: fetch or make it again")
         return np.ndarray(shape, self.dtype, data, order=self.order)
 
 

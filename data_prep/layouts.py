@@ -342,8 +342,9 @@ def _each(array: StoredArray) -> tuple[int, tuple[int, ...]]:
 
 
 def _fits(array: StoredArray) -> bool:
+    """Whether shapes are likelier in it than, say, rows of features."""
     try:
-        return len(_each(array)[1]) == 3
+        return len(_each(array)[1]) == 3 or array.dtype.kind in "iub"
     except ArchiveError:
         return False
 
