@@ -7,6 +7,7 @@ import math
 import os
 import stat
 import textwrap
+import tokenize
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -254,7 +255,10 @@ def stored_array(name: str, opener: Callable[[], IO[bytes]], size: int) -> Store
     with opener() as stream:
         version = np.lib.format.read_magic(stream)
         header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = header(stream)
+        try:
+            shape, fortran, dtype = header(stream)
+        except (SyntaxError, tokenize.TokenError) as error:
+            raise ArchiveError(f"{name}: damaged: its header is not numpy's: fetch or make it again") from error
         skip = stream.tell()
 
     def at_data() -> IO[bytes]:
