@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .archive import CATEGORIES, MAX_RESOLUTION, MAX_VOXELS, cache_dir, read_archive, sha256_of, write_archive
 from .furniture import make_furniture
-from .layouts import SUFFIXES, import_shapes
+from .layouts import OCCUPIED, SUFFIXES, import_shapes
 from .modelnet10 import URL, Recipe, fetch_zip, voxelize_zip
 from .report import at_most, contact_sheet, describe, printable, text_picture
 
@@ -35,8 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         problem = str(error)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             problem = f"{error.filename}: the disk is full; make room and run again, nothing half-written is kept"
-    except MemoryError:
-        problem = "out of memory: choose a lower --resolution or fewer shapes"
+    except MemoryError as error:
+        problem = f"{error or 'out of memory'}: choose a lower --resolution or fewer shapes"
     except ValueError as error:
         problem = str(error)
     print(f"dnet-data: {printable(problem)}", file=sys.stderr)
@@ -95,6 +95,10 @@ def _parser() -> argparse.ArgumentParser:
         "--turns", choices=("first", "all"), default="first", help="of 3D ShapeNets' twelve (default: first)"
     )
     sub.add_argument("--resolution", type=side, metavar="R", help="pad with empty voxels to R a side, or cut them off")
+    sub.add_argument(
+        "--occupied", choices=OCCUPIED, help="which values are occupied (default: above-0.5, where that is clear)"
+    )
+    sub.add_argument("--key", action="append", default=[], help="array to read of .npz and .mat (may be repeated)")
     sub.add_argument("--name", help="of the dataset (default: from the first path)")
     sub.add_argument("--force", action="store_true", help="overwrite an archive in the cache folder")
 
@@ -144,16 +148,16 @@ def _modelnet10(arguments: argparse.Namespace) -> int:
 
 
 def _import(arguments: argparse.Namespace) -> int:
-    keys = ("layout", "axes", "category", "split", "turns", "resolution", "name")
-    options = {key: getattr(arguments, key) for key in keys}
-    found, problems, notes = import_shapes(arguments.paths, **options)
+    words = ("layout", "axes", "category", "split", "turns", "resolution", "name", "occupied")
+    options = {word: getattr(arguments, word) for word in words}
+    found, problems, notes = import_shapes(arguments.paths, keys=arguments.key, **options)
     out = arguments.out or cache_dir() / f"{found.manifest['dataset']}_{found.resolution}.npz"
     if not arguments.out and out.exists() and not arguments.force:
         raise ValueError(f"{out} exists: choose another --out or --name, or give --force")
     archive = write_archive(out, found.packed, found.labels, found.split, found.names, found.manifest)
-    print(*at_most(notes), sep="\n")
+    print(*at_most(notes, 1000), sep="\n")
     if problems:
-        print(f"{len(problems)} left out:", *at_most(problems), sep="\n", file=sys.stderr)
+        print(f"{len(problems)} left out:", *at_most(problems, 1000), sep="\n", file=sys.stderr)
     print(describe(archive))
     return _written(out)
 

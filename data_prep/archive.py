@@ -1,12 +1,14 @@
 """Voxel archives: the one file format that `data_prep` writes and `dnet_lib` reads."""
 
+import errno
 import hashlib
 import json
 import math
 import os
-import struct
+import stat
+import textwrap
+import tokenize
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,10 +24,6 @@ CATEGORIES = ("bathtub", "bed", "chair", "desk", "dresser", "monitor", "night_st
 KEYS = ("voxels", "labels", "split", "names", "categories", "manifest")
 MANIFEST_KEYS = ("dataset", "resolution", "source", "sha256", "fill_rule", "padding", "version")
 VERSION = 1
-DAMAGE = (  # what readers raise on a damaged file
-    *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, MemoryError, OSError),
-    *(ValueError, TypeError, LookupError, ArithmeticError, RuntimeError),
-)
 MAX_RESOLUTION = 512
 MAX_VOXELS = 1 << 34  # of one file: 2 GiB once packed, ModelNet10 at 128^3
 MAX_TEXT = 1 << 26  # bytes of any other array
@@ -155,7 +153,7 @@ def read_archive(path: str | os.PathLike[str]) -> Archive:
 
     Raises:
         ArchiveError: if the file is truncated, damaged, hostile, or not a voxel archive.
-        OSError: if there is no such file.
+        OSError, MemoryError: if there is no such file, or the machine cannot read it.
     """
     with open_npz(path) as arrays:
         if missing := set(KEYS) - arrays.keys():
@@ -166,7 +164,7 @@ def read_archive(path: str | os.PathLike[str]) -> Archive:
         parts = {key: arrays[key].read(MAX_VOXELS // 8 if key == "voxels" else MAX_TEXT) for key in KEYS}
     try:
         manifest = json.loads(str(parts["manifest"]))
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ArchiveError(f"{path}: its manifest is not JSON: make the archive again") from None
     if not isinstance(manifest, dict):
         raise ArchiveError(f"{path}: its manifest is not a JSON object: make the archive again")
@@ -243,10 +241,12 @@ class StoredArray:
             return self._take(stream, self.shape)
 
     def _take(self, stream: IO[bytes], shape: tuple[int, ...]) -> NDArray[Any]:
+        if self.dtype.hasobject:
+            raise ArchiveError(f"{self.name}: holds pickled Python objects, never loaded: save it as plain numbers")
         size = math.prod(shape) * self.dtype.itemsize
         data = stream.read(size)
         if len(data) < size:
-            raise ArchiveError(f"{self.name}: truncated: fetch or make it again")
+            raise ArchiveError(f"{self.name}: ends too early: fetch or make it again")
         return np.ndarray(shape, self.dtype, data, order=self.order)
 
 
@@ -255,10 +255,11 @@ def stored_array(name: str, opener: Callable[[], IO[bytes]], size: int) -> Store
     with opener() as stream:
         version = np.lib.format.read_magic(stream)
         header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = header(stream)
+        try:
+            shape, fortran, dtype = header(stream)
+        except (SyntaxError, tokenize.TokenError) as error:
+            raise ArchiveError(f"{name}: damaged: its header is not numpy's: fetch or make it again") from error
         skip = stream.tell()
-    if dtype.hasobject:
-        raise ArchiveError(f"{name}: holds pickled Python objects, which are never loaded: save it as plain numbers")
 
     def at_data() -> IO[bytes]:
         stream = opener()
@@ -268,7 +269,7 @@ def stored_array(name: str, opener: Callable[[], IO[bytes]], size: int) -> Store
     array = StoredArray(name, at_data, shape, dtype, "F" if fortran else "C")
     if min(shape, default=0) < 0 or math.prod(shape) > MAX_VOXELS:
         raise ArchiveError(f"{name}: claims the shape {shape}, more than {MAX_VOXELS:,} values: split the file")
-    if array.nbytes != size - skip:
+    if array.nbytes != size - skip and not dtype.hasobject:
         raise ArchiveError(f"{name}: claims {array.nbytes:,} bytes but holds {size - skip:,}: fetch or make it again")
     return array
 
@@ -286,14 +287,28 @@ def open_npz(path: str | os.PathLike[str]) -> Iterator[dict[str, StoredArray]]:
         yield arrays
 
 
+def of_the_machine(error: Exception) -> bool:
+    """Whether the machine fails (permission, disk, memory), not what the file holds, such as a place outside it."""
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno not in (None, errno.EINVAL))
+
+
 @contextmanager
 def naming(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn what a damaged file makes its reader raise into one `ArchiveError` with the file's name."""
+    """Turn whatever a damaged file makes its reader raise into one `ArchiveError` with the file's name.
+
+    Errors of the machine keep their kind. A device or a pipe is refused before its reader waits for it.
+    """
+    if not stat.S_ISREG(mode := Path(path).stat().st_mode) and not stat.S_ISDIR(mode):
+        raise ArchiveError(f"{path}: is a device or a pipe, not a file")
     try:
-        yield
-    except (ArchiveError, FileNotFoundError, PermissionError, IsADirectoryError):
+        with blaming(Path(path)):
+            yield
+    except ArchiveError:
         raise
-    except DAMAGE as error:
-        raise ArchiveError(
-            f"{path}: truncated, damaged or of another kind ({error}): fetch or make it again"
-        ) from error
+    except MemoryError as error:
+        raise MemoryError(f"{path}: not enough memory to read it ({error})") from error
+    except Exception as error:
+        if of_the_machine(error):
+            raise
+        reason = textwrap.shorten(str(error) or type(error).__name__, 200, placeholder="...")
+        raise ArchiveError(f"{path}: damaged or of another kind ({reason}): fetch or make it again") from error

@@ -1,9 +1,11 @@
 """Other people's voxel files, read as they are: `.npz`, 3D ShapeNets' `.mat`, `.binvox` and `.npy`."""
 
 import hashlib
+import math
+import os
 import re
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -20,25 +22,48 @@ from .archive import CATEGORIES, MAX_RESOLUTION, Archive, ArchiveError, StoredAr
 SUFFIXES = {"arrays": ".npz", "shapenets": ".mat", "binvox": ".binvox", "npy": ".npy", "archive": ".npz"}
 BLOCK = 1 << 24  # values read at a time
 
+SPLITS = {"train": "train", "training": "train"} | dict.fromkeys(("val", "valid", "validation", "dev"), "")
+SPLITS |= {"test": "test", "testing": "test", "": ""}
+"""Ours by the words of others, "" for those that we have not."""
+OCCUPIED: dict[str, Callable[[NDArray[Any]], Any]] = {
+    "above-0.5": lambda values: values > 0.5,
+    "above-127": lambda values: values > 127,
+    "positive": lambda values: values > 0,
+    "negative": lambda values: values < 0,
+    "bits": lambda values: np.unpackbits(values.astype(np.uint8)),
+    "little-bits": lambda values: np.unpackbits(values.astype(np.uint8), bitorder="little"),
+}
+"""Which values are occupied voxels; "bits": eight voxels a byte, as `numpy.packbits` packs a shape."""
+
 _CATEGORY = re.compile(f"({'|'.join(CATEGORIES)})(?![a-z])", re.IGNORECASE)
 _TURN = re.compile(r"(?P<shape>.+_\d+)_(?P<turn>[1-9]|1[0-2])")
+_NUMBERS = ("double", "single", "logical", *(f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64)))
+_WORDS = "|".join(filter(None, SPLITS))
 _ROLES = {
-    "voxels": r"x|voxels?|data|grids?|instances?|features|shapes",
-    "labels": r"y|labels?|targets?|classes|category|categories",
-    "names": r"names?|ids?",
-    "split": r"splits?",
+    role: re.compile(rf"(?:({_WORDS})[_-]?)?(?:{words})(?:[_-]?({_WORDS}))?", re.IGNORECASE)
+    for role, words in {
+        "voxels": r"x|voxels?|data|grids?|instances?|features|shapes|arr_0",
+        "labels": r"y|labels?|targets?|classes|category|categories",
+        "names": r"names?|ids?",
+        "split": r"splits?",
+    }.items()
 }
 
 
 @dataclass(frozen=True)
 class Found:
-    """One shape in somebody's file: `values` (R, R, R) in the file's own axes, and what the file says about it."""
+    """One shape in somebody's file: `values` in the file's own axes, or flat, and what the file says about it."""
 
     name: str
     values: NDArray[Any]
     category: str | None
     split: str | None
     axes: str = "yxz"
+    key: str = ""
+
+
+class UnclearError(ArchiveError):
+    """Values that may mean more than one thing."""
 
 
 def import_shapes(
@@ -51,102 +76,139 @@ def import_shapes(
     turns: str = "first",
     resolution: int | None = None,
     name: str | None = None,
+    occupied: str | None = None,
+    keys: Sequence[str] = (),
 ) -> tuple[Archive, list[str], list[str]]:
     """Read voxel files and folders of them, and bring their axes to (y, x, z), the last one up.
 
-    A value above 0.5 is an occupied voxel.
+    A value above 0.5 is an occupied voxel, where values are from 0 to 1 or only two, one of them 0. Others are refused
+    unless `occupied` says what they mean.
 
     Args:
         paths: files, or folders that are searched for the layout's files.
         layout: "auto" (by the ending and the content), or one of `SUFFIXES`.
         axes: what the stored axes are, in their order, such as "xzy"; "-" before a letter reverses it.
             By default what each layout's own readers say, checked against the official grids of the same shapes.
-        category, split: for files that do not say; `category` also overrules labels.
+        category, split: for files that do not say; `category` also overrules labels, and validation goes into `split`.
         turns: of the twelve turns of a shape in a 3D ShapeNets tree, the "first" or "all".
         resolution: pad with empty voxels (or cut empty ones off) to this many voxels a side.
         name: of the dataset; by default the first path's, without a resolution at its end.
+        occupied: which values are occupied voxels, one of `OCCUPIED`.
+        keys: arrays of `.npz` and `.mat` files to read, where several could be meant.
 
     Returns:
-        The shapes; a line for each shape or file that could not be read; and notes on what was found.
+        The shapes; a line for each shape or file that could not be read; and notes on what was found and left out.
 
     Raises:
         ArchiveError: if nothing could be read, or the shapes differ in resolution and none is asked for.
-        ValueError: for axes that are not a permutation of x, y and z.
+        ValueError: for axes that are not a permutation of x, y and z, or an unknown `occupied`.
     """
     if axes is not None and sorted(axes.replace("-", "")) != ["x", "y", "z"]:
         raise ValueError(f"--axes {axes!r}: give the letters x, y and z once each, in the file's order, such as xzy")
+    if occupied not in (None, *OCCUPIED):
+        raise ValueError(f"--occupied {occupied!r}: choose from {', '.join(OCCUPIED)}")
     sources = [Path(path) for path in paths]
-    where, files = ", ".join(map(str, sources)), _files(sources, layout)
-    problems, rows, notes, numbers, sizes = [], [], Counter[str](), Counter[str](), Counter[int]()
+    where = ", ".join(map(str, sources))
+    files, problems, notes = _files(sources, layout)
+    numbers, rows, unclear = Counter[str](), list[tuple[Any, ...]](), dict[tuple[Path, str], str]()
     if turns == "first":
         every, files = files, _first_turns(files)
         notes["more files are other turns of these shapes: --turns all takes them"] = len(every) - len(files)
 
-    def shapes() -> Iterator[tuple[str, Found]]:
+    def shapes() -> Iterator[tuple[str, Path, Found]]:
         for file in files:
             try:
                 kind = _layout(file) if layout == "auto" else layout
-                for shape in READERS[kind](file):
-                    yield kind, shape
-            except (ArchiveError, OSError) as error:
+                for shape in READERS[kind](file, keys, category):
+                    if isinstance(shape, Found):
+                        yield kind, file, shape
+                    else:
+                        notes[shape] += 1
+            except OSError as error:
+                problems.append(f"{file}: {error.strerror or error}")
+            except (ArchiveError, MemoryError) as error:
                 problems.append(str(error))
 
-    for kind, shape in tqdm(shapes(), unit=" shapes", desc="import", disable=None, leave=False):
-        kept, part, order = category or shape.category, shape.split or split, axes or shape.axes
+    for kind, file, shape in tqdm(shapes(), unit=" shapes", desc="import", disable=None, leave=False):
+        word = (shape.split or "").strip().lower()
+        kept, part, order = category or shape.category, SPLITS.get(word, word) or split, axes or shape.axes
         numbers[group := f"{kept or 'shape'}_{part}"] += 1
         title = shape.name or f"{group}_{numbers[group]:04d}"
         try:
             if kept not in CATEGORIES:
                 raise ArchiveError(f"{title}: none of the ten categories in its labels or path; give --category")
             if part not in ("train", "test"):
-                raise ArchiveError(f"{title}: its split is {part!r}, not train or test")
-            grid, binary = _occupied(title, shape.values, order)
-            grid = _fit(title, grid, resolution or len(grid))
+                raise ArchiveError(f"{title}: its split is {part!r}, not train, test or validation")
+            grid, binary = _occupied(title, shape.values, occupied)
+            grid = _fit(title, _turned(grid, order), resolution)
+        except UnclearError as error:
+            unclear.setdefault((file, shape.key), ": ".join(filter(None, (str(file), shape.key, str(error)))))
+            continue
         except ArchiveError as error:
             problems.append(str(error))
             continue
-        sizes[len(grid)] += 1
-        notes[f"shapes of the layout '{kind}', axes {order}"] += 1
-        notes["have values other than 0 and 1: above 0.5 is occupied"] += not binary
+        said = f"shapes of the layout '{kind}', axes {order}," + f" from {shape.key}" * bool(shape.key)
+        said += f" ('{word}')" * (word not in ("", part)) + f" into {part}"
         turned = _TURN.fullmatch(title) if kind == "shapenets" and turns == "first" else None
-        rows.append((ar.pack(grid[None])[0], CATEGORIES.index(kept), part, turned["shape"] if turned else title))
+        row = ar.pack(grid[None])[0], CATEGORIES.index(kept), part, turned["shape"] if turned else title
+        rows.append(((file, shape.key), binary, said, len(grid), grid.mean(), row))
+    if unclear:
+        problems += unclear.values()
+        clear = [row for row in rows if row[0] not in unclear and row[1]]
+        if alike := len(rows) - len(clear):
+            problems.append(f"{alike} more shapes of the same arrays, or whose values are not all 0 and 1")
+        rows = clear
     if not rows:
         reason = f"; the first of {len(problems)} problems: {problems[0]}" if problems else ""
         raise ArchiveError(f"{where}: no shapes could be read{reason}")
-    if len(sizes) > 1:
-        have = ", ".join(f"{count} of {size}^3" for size, count in sorted(sizes.items()))
+    origins, binaries, lines, sides, full, kept_rows = zip(*rows, strict=True)
+    if len(set(sides)) > 1:
+        have = ", ".join(f"{count} of {size}^3" for size, count in sorted(Counter(sides).items()))
         raise ArchiveError(f"{where}: the shapes differ in size: {have}; choose with --resolution")
-    packed, labels, splits, names = map(np.array, zip(*rows, strict=True))
-    (side,) = sizes
-    occupied = np.argwhere(ar.unpack(np.bitwise_or.reduce(packed, axis=0)[None], side)[0])
+    notes.update(lines)
+    how = (occupied or "above-0.5").replace("-", " ")
+    notes[f"have values other than 0 and 1: {how} is occupied"] = binaries.count(False)
+    told = [f"{count} {note}" for note, count in notes.items() if count]
+    if np.mean(full) > 0.5:
+        told.append("more than half of all voxels are occupied: are empty and occupied swapped?")
+    packed, labels, splits, names = map(np.array, zip(*kept_rows, strict=True))
+    side, read = sides[0], list(dict.fromkeys(file for file, _ in origins))
+    used = np.argwhere(ar.unpack(np.bitwise_or.reduce(packed, axis=0)[None], side)[0])
     manifest = {
         "dataset": name or re.sub(r"_\d+$", "", sources[0].resolve().stem),
         "resolution": side,
         "source": ", ".join(path.resolve().name for path in sources),
-        "sha256": ar.sha256_of(files[0]) if len(files) == 1 else _digest(files),
+        "sha256": ar.sha256_of(read[0]) if len(read) == 1 else _digest(read),
         "fill_rule": "as imported",
-        "padding": int(min(occupied.min(), side - 1 - occupied.max())) if len(occupied) else 0,
+        "padding": int(min(used.min(), side - 1 - used.max())) if len(used) else 0,
         "problems": len(problems),
     }
-    archive = Archive(packed, labels, splits, names, manifest)
-    return archive, problems, [f"{count} {note}" for note, count in notes.items() if count]
+    return Archive(packed, labels, splits, names, manifest), problems, told
 
 
-def _files(paths: Sequence[Path], layout: str) -> list[Path]:
-    """The files that are meant: those named, and those of the layout inside the folders named."""
+def _files(paths: Sequence[Path], layout: str) -> tuple[list[Path], list[str], Counter[str]]:
+    """The files that are meant: those named, and those of the layout inside the folders named; what else there is."""
     suffixes = set(SUFFIXES.values()) if layout == "auto" else {SUFFIXES[layout]}
-    files: list[Path] = []
+    files, notes, errors = list[Path](), Counter[str](), list[OSError]()
     for path in paths:
         if path.is_dir():
-            inside = sorted(f for f in path.rglob("[!.]*") if f.suffix.lower() in suffixes and f.is_file())
-            if not inside:
-                raise ArchiveError(f"{path}: holds no {' '.join(sorted(suffixes))} files")
-            files += inside
+            inside: list[Path] = []
+            for folder, folders, names in os.walk(path, onerror=errors.append):
+                inside += [Path(folder, name) for name in names if not name.startswith(".")]
+                notes["links to folders left out: name them to read them"] += sum(
+                    Path(folder, name).is_symlink() for name in folders
+                )
+            meant = sorted(file for file in inside if file.suffix.lower() in suffixes)
+            if not meant:
+                raise errors[0] if errors else ArchiveError(f"{path}: holds no {' '.join(sorted(suffixes))} files")
+            files += meant
+            others = Counter(file.suffix or "other" for file in inside if file.suffix.lower() not in suffixes)
+            notes.update({f"{suffix} files left out": count for suffix, count in others.items()})
         elif path.exists():
             files.append(path)
         else:
             raise FileNotFoundError(f"{path}: no such file or folder")
-    return files
+    return files, [f"{error.filename}: {error.strerror}" for error in errors], notes
 
 
 def _first_turns(files: Sequence[Path]) -> list[Path]:
@@ -182,9 +244,10 @@ def _from_path(file: Path) -> tuple[str | None, str | None]:
 
     The folder goes first: the official release keeps one chair as `chair/30/train/night_stand_000000112_1.mat`.
     """
-    folders = [part.lower() for part in reversed(file.resolve().parts[:-1])]
+    given, target = file.parent.resolve(), Path(os.path.realpath(file)).parent  # two places, where the file is a link
+    folders = [part.lower() for part in reversed(target.parts + given.parts)]
     category = next((part for part in folders if part in CATEGORIES), None) or _from_name(file.stem)
-    return category, next((part for part in folders if part in ("train", "test")), None)
+    return category, next((part for part in folders if part in SPLITS), None)
 
 
 def _from_name(name: str) -> str | None:
@@ -192,76 +255,178 @@ def _from_name(name: str) -> str | None:
     return match[1].lower() if match else None
 
 
-def _occupied(name: str, values: NDArray[Any], axes: str) -> tuple[NDArray[np.bool_], bool]:
-    """Which voxels are occupied, axes brought to (y, x, z); and whether the values were zeros and ones only."""
+def _occupied(name: str, values: NDArray[Any], occupied: str | None) -> tuple[NDArray[np.bool_], bool]:
+    """Which voxels are occupied, in the values' own axes; and whether the values were zeros and ones only."""
     if values.dtype.kind not in "biuf":
         raise ArchiveError(f"{name}: its voxels are {values.dtype}, not numbers")
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise ArchiveError(f"{name}: has voxels that are not finite numbers (NaN or infinite)")
+    low, high = values.min(), values.max()
+    side, flat = _side(values.size), values.ndim == 1
+    bits = _side(values.size, 8) if flat and values.dtype.kind in "iu" and 0 <= low <= high <= 255 else 0
+    if occupied is None and values.dtype.kind != "b":
+        two = high > 0 and ((values == 0) | (values == high)).all()
+        if low < 0 or (high > 1 and (bits or not two)) or (flat and not side):
+            raise UnclearError(
+                f"its values run from {low:g} to {high:g}: say which are occupied by --occupied "
+                + (f"bits (or little-bits: packed bytes of {bits}^3), " if bits else "")
+                + ("negative (signed distances, negative inside), " if low < 0 else "above-0.5, above-127, ")
+                + "positive"
+            )
+    if occupied in ("bits", "little-bits") and values.dtype.kind != "b":
+        if not bits:
+            raise ArchiveError(f"{name}: is no row of bytes (R^3 / 8), as --occupied {occupied} needs")
+        return OCCUPIED[occupied](values)[: bits**3].view(np.bool_).reshape(bits, bits, bits), True
+    if flat:
+        values = values.reshape(side, side, side)
+    grid = OCCUPIED[occupied or "above-0.5"](values) if values.dtype.kind != "b" else values
+    return grid, bool((grid == values).all())
+
+
+def _side(size: int, bits: int = 1) -> int:
+    """R of a row of R^3 values, `bits` of them in each of its `size` numbers; 0 where there is none."""
+    side = round((bits * size) ** (1 / 3))
+    return side if -(-(side**3) // bits) == size else 0
+
+
+def _turned(grid: NDArray[np.bool_], axes: str) -> NDArray[np.bool_]:
+    """The grid with its axes brought to (y, x, z)."""
     letters = axes.replace("-", "")
-    values = values[tuple(slice(None, None, -1 if f"-{axis}" in axes else 1) for axis in letters)]
-    grid = values > 0.5
-    return np.ascontiguousarray(grid.transpose([letters.index(axis) for axis in "yxz"])), bool((grid == values).all())
+    grid = grid[tuple(slice(None, None, -1 if f"-{axis}" in axes else 1) for axis in letters)]
+    return np.ascontiguousarray(grid.transpose([letters.index(axis) for axis in "yxz"]))
 
 
-def _fit(name: str, grid: NDArray[np.bool_], resolution: int) -> NDArray[np.bool_]:
-    """Pad with empty voxels, or cut empty ones off, evenly, to `resolution` voxels a side."""
-    change = resolution - len(grid)
-    low = abs(change) // 2
-    if change >= 0:
-        return np.pad(grid, (low, change - low))
-    inner = grid[(slice(low, low + resolution),) * 3]
+def _fit(name: str, grid: NDArray[np.bool_], resolution: int | None) -> NDArray[np.bool_]:
+    """Pad with empty voxels, or cut empty ones off, evenly, to `resolution` voxels a side, by default as it is."""
+    size = " x ".join(map(str, grid.shape))
+    if resolution is None:
+        if len(set(grid.shape)) > 1:
+            raise ArchiveError(f"{name}: its grid of {size} is not cubic: --resolution {max(grid.shape)} pads it")
+        return grid
+    inner = grid[tuple(slice(cut := max(0, side - resolution) // 2, cut + resolution) for side in grid.shape)]
     if np.count_nonzero(inner) < np.count_nonzero(grid):
-        raise ArchiveError(f"{name}: its {len(grid)}^3 voxels do not fit into {resolution}^3")
-    return inner
+        raise ArchiveError(f"{name}: its {size} voxels do not fit into {resolution}^3")
+    return np.pad(inner, [((resolution - side) // 2, (resolution - side + 1) // 2) for side in inner.shape])
 
 
-def _cubes(array: StoredArray) -> tuple[int, int]:
-    """Number of shapes and voxels a side: of (N, R, R, R) with or without a channel, (N, R^3) or (R, R, R)."""
+def _is_grid(shape: Sequence[int]) -> bool:
+    """Whether it may be one shape's: three sides, none so short that it is of channels or of packed bits."""
+    return len(shape) == 3 and 1 <= max(shape) <= MAX_RESOLUTION and 4 * min(shape) > max(shape)
+
+
+def _each(array: StoredArray) -> tuple[int, tuple[int, ...]]:
+    """Number of shapes and the shape of one: of (N, R, R, R) with or without a channel, (N, R^3) or (R, R, R).
+
+    One may be a box, or a row of R^3 values or of R^3 / 8 bytes.
+    """
     shape = array.shape
     if len(shape) == 5 and 1 in (shape[1], shape[-1]):
         shape = shape[:1] + (shape[2:] if shape[1] == 1 else shape[1:-1])
-    if len(shape) == 3:
-        shape = (1, *shape)
-    side = shape[-1] if len(shape) == 4 else round(shape[-1] ** (1 / 3)) if len(shape) == 2 else 0
-    if shape[1:] not in ((side, side, side), (side**3,)) or not 1 <= side <= MAX_RESOLUTION:
-        raise ArchiveError(f"{array.name}: its shape {array.shape} is not (N, R, R, R) with R at most {MAX_RESOLUTION}")
+    elif len(shape) == 4 and shape[0] == shape[1] == shape[2] != shape[3]:
+        if shape[3] > 1:
+            raise ArchiveError(
+                f"{array.name}: its shape {shape} may be (R, R, R, N): numpy.moveaxis brings N to the front"
+            )
+        shape = shape[:3]
+    count, *one = shape if len(shape) != 3 else (1, *shape)
     if array.dtype.kind not in "biuf":
-        raise ArchiveError(f"{array.name}: its voxels are {array.dtype}, not numbers")
-    return shape[0], side
+        what = "pickled Python objects" if array.dtype.hasobject else array.dtype
+        raise ArchiveError(f"{array.name}: its voxels are {what}, not numbers")
+    packed = array.dtype.kind in "iu" and len(one) == 1 and _side(one[0], 8)
+    if not (_is_grid(one) or packed or (len(one) == 1 and _side(one[0]))) or max(one) > MAX_RESOLUTION**3:
+        raise ArchiveError(
+            f"{array.name}: its shape {array.shape} is not (N, R, R, R) with R at most {MAX_RESOLUTION}, "
+            "nor (N, R^3), nor (N, R^3 / 8) of packed bits"
+        )
+    return count, tuple(one)
+
+
+def _fits(array: StoredArray) -> bool:
+    """Whether shapes are likelier in it than, say, rows of features."""
+    try:
+        return len(_each(array)[1]) == 3 or array.dtype.kind in "iub"
+    except ArchiveError:
+        return False
 
 
 def _grids(array: StoredArray) -> Iterator[NDArray[Any]]:
-    """Its shapes (R, R, R), one after the other, without holding them all."""
-    _, side = _cubes(array)
-    for block in array.blocks(max(1, BLOCK // side**3)) if len(array.shape) > 3 else [array.read(BLOCK * 64)]:
-        yield from block.reshape(-1, side, side, side)
+    """Its shapes, one after the other, without holding them all."""
+    count, one = _each(array)
+    rows = max(1, BLOCK // math.prod(one))
+    for block in array.blocks(rows) if count == array.shape[0] else [array.read(BLOCK * 64)]:
+        yield from block.reshape(-1, *one)
 
 
-def read_arrays(file: Path) -> Iterator[Found]:
-    """An `.npz` of `X_train`, `y_train`, `X_test`, `y_test` (x, y, z), or of `voxels` with `names` (y, x, z)."""
+def _only(file: Path, names: Sequence[str], good: Callable[[str], bool], keys: Sequence[str]) -> str:
+    """The array that is meant: the one asked for, else the only good one."""
+    meant = [name for name in names if name in keys] or [name for name in names if good(name)] or names
+    if len(meant) > 1:
+        raise ArchiveError(f"{file}: {' and '.join(meant)} could each be meant: choose with --key")
+    return meant[0]
+
+
+def _asked(file: Path, keys: Sequence[str], held: Collection[str]) -> list[str]:
+    if missing := [key for key in keys if key not in held]:
+        raise ArchiveError(f"{file}: no {', '.join(missing)} among its arrays ({', '.join(held) or 'none'})")
+    return list(keys)
+
+
+def _roles(arrays: Collection[str], keys: Sequence[str]) -> dict[tuple[str, str], list[str]]:
+    """The arrays by what their names say, role and split; one that was asked for and says nothing holds voxels."""
+    parts: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for key in arrays:
+        said = [(role, match) for role, words in _ROLES.items() if (match := words.fullmatch(key))]
+        for role, match in said:
+            parts[role, (match[1] or match[2] or "").lower()].append(key)
+        if not said and key in keys:
+            parts["voxels", ""].append(key)
+    return parts
+
+
+def read_arrays(file: Path, keys: Sequence[str] = (), known: str | None = None) -> Iterator[Found | str]:
+    """An `.npz` of `X_train`, `y_train`, `X_test`, `y_test` (x, y, z), or of `voxels` with `names` (y, x, z).
+
+    What the `known` category or the order of the shapes can stand for, labels and pickled names, is not needed.
+    """
     with ar.open_npz(file) as arrays:
-        parts: dict[tuple[str, str], StoredArray] = {}
-        for key, array in arrays.items():
-            for role, words in _ROLES.items():
-                if match := re.fullmatch(rf"(train|test)?[_-]?(?:{words})[_-]?(train|test)?", key, re.IGNORECASE):
-                    parts[role, (match[1] or match[2] or "").lower()] = array
-        grids = {split: array for (role, split), array in parts.items() if role == "voxels"}
+        parts = _roles(arrays, _asked(file, keys, arrays))
+        grids = {word: parts["voxels", word] for word in SPLITS if ("voxels", word) in parts}
+        if asked := {word: names for word, names in grids.items() if {*names} & {*keys}}:
+            grids = asked
         if not grids:
-            raise ArchiveError(f"{file}: no X_train, X_test or voxels among its arrays ({', '.join(arrays) or 'none'})")
-        for split, array in sorted(grids.items(), reverse=True):  # train, then test
-            count, _ = _cubes(array)
-            said: dict[str, list[Any]] = {"labels": [None], "names": [""], "split": [split or None]}
-            said = {role: nothing * count for role, nothing in said.items()}
-            for role in said:
-                if (role, split) in parts:
-                    values = parts[role, split].read()
-                    said[role] = _categories(parts[role, split].name, values) if role == "labels" else _texts(values)
-                if len(said[role]) != count:
-                    raise ArchiveError(f"{array.name}: {count} shapes, but {len(said[role])} {role}")
-            axes = "xyz" if split or array.name.lower().endswith(": x") else "yxz"
-            for grid, label, name, part in zip(_grids(array), *said.values(), strict=True):
-                yield Found(name, grid, label or _from_name(name), part, axes)
+            listed = ", ".join(arrays) or "none"
+            raise ArchiveError(f"{file}: no X_train, X_test or voxels among its arrays ({listed}): name one by --key")
+        if "" in grids and len(grids) > 1 and not asked:
+            every = ", ".join(key for names in grids.values() for key in names)
+            raise ArchiveError(f"{file}: some of {every} may hold the same shapes: choose with --key, once for each")
+        used = set[str]()
+        for word, names in grids.items():
+            key = _only(file, names, lambda key: _fits(arrays[key]), keys)
+            count, _ = _each(arrays[key])
+            said: dict[str, list[Any]] = {}
+            for role in ("labels", "names", "split"):
+                others = parts.get((role, word), [])
+                if role == "names":
+                    others = [name for name in others if not arrays[name].dtype.hasobject][:1]
+                if others and not (role == "labels" and known):
+                    other = _only(file, others, lambda key: arrays[key].shape[:1] == (count,), keys)  # noqa: B023
+                    values = arrays[other].read()
+                    said[role] = _categories(arrays[other].name, values) if role == "labels" else _texts(values)
+                    if len(said[role]) != count:
+                        raise ArchiveError(f"{arrays[key].name}: {count} shapes, but {len(said[role])} {role}")
+                    used.add(other)
+            used.add(key)
+            mute = not word and (count == 1 or not ("names" in said or ("labels", "") in parts))  # then the path speaks
+            category, part = _from_path(file) if mute else (None, None)
+            title = file.stem if mute and count == 1 else ""
+            axes = "xyz" if word or key.lower() == "x" else "yxz"
+            columns = [said.get(role, [None] * count) for role in ("labels", "names", "split")]
+            for grid, label, name, split in zip(_grids(arrays[key]), *columns, strict=True):
+                kind = label or _from_name(name or "") or category
+                yield Found(name or title, grid, kind, split or word or part, axes, key)
+        for key, array in arrays.items():
+            if key not in used:
+                yield f"arrays {key} left out" + ": pickled Python objects, never loaded" * array.dtype.hasobject
 
 
 def _texts(values: NDArray[Any]) -> list[str]:
@@ -288,21 +453,26 @@ def _categories(name: str, labels: NDArray[Any]) -> list[str]:
     return [CATEGORIES[int(label)] for label in labels]
 
 
-def read_mat(file: Path) -> Iterator[Found]:
+def read_mat(file: Path, keys: Sequence[str] = (), known: str | None = None) -> Iterator[Found | str]:
     """A `.mat` file of 3D ShapeNets, `volumetric_data/<category>/30/<split>/<name>_<turn>.mat`: key `instance`."""
     with ar.naming(file):
-        try:
-            shapes = {key: shape for key, shape, _ in scipy.io.whosmat(file) if len(shape) == 3}
-            key = "instance" if "instance" in shapes else next(iter(shapes), None)
-            if key is None or len(set(shapes[key])) > 1 or not 1 <= shapes[key][0] <= MAX_RESOLUTION:
-                raise ArchiveError(f"{file}: no cubic array 'instance' in it (found {shapes or 'no 3-D array'})")
-            values = scipy.io.loadmat(file, variable_names=[key])[key]
-        except scipy.io.matlab.MatReadError as error:
-            raise ArchiveError(f"{file}: not a readable .mat file ({error})") from error
-    yield Found(file.stem, values, *_from_path(file))
+        with file.open("rb") as stream:
+            if b"MATLAB 7.3 MAT" in (head := stream.read(1024)) or b"\x89HDF\r\n\x1a\n" in head:
+                way = "save it again with `save -v7`, or its array as .npy"
+                raise ArchiveError(f"{file}: is in HDF5, MATLAB's v7.3 format, which is not read: {way}")
+        held = {key: (shape, kind) for key, shape, kind in scipy.io.whosmat(file)}
+        fit = [key for key, (shape, kind) in held.items() if _is_grid(shape) and kind in _NUMBERS]
+        if not fit:
+            found = ", ".join(f"{key} {shape} {kind}" for key, (shape, kind) in held.items()) or "nothing"
+            raise ArchiveError(f"{file}: no array (R, R, R) of numbers in it, but {found}: save a shape in one")
+        asked = _asked(file, keys, held)
+        key = _only(file, fit, lambda key: key == "instance" or "instance" not in fit, asked)
+        values = scipy.io.loadmat(file, variable_names=[key])[key]
+    yield Found(file.stem, values, *_from_path(file), key=key)
+    yield from (f"arrays {other} left out" for other in held if other != key)
 
 
-def read_binvox(file: Path) -> Iterator[Found]:
+def read_binvox(file: Path, keys: Sequence[str] = (), known: str | None = None) -> Iterator[Found]:
     """A `.binvox` file: run lengths of voxels, indexed (x, z, y) of the mesh, y running fastest."""
     with ar.naming(file):
         data = file.read_bytes()
@@ -317,31 +487,32 @@ def read_binvox(file: Path) -> Iterator[Found]:
         runs = np.frombuffer(body.removeprefix(b"\r").removeprefix(b"\n"), np.uint8)
         total = int(runs[1::2].sum(dtype=np.int64))
         if len(runs) % 2 or total != side**3:
-            raise ArchiveError(f"{file}: truncated or damaged: {total:,} of {side**3:,} voxels are there")
+            word = "truncated or damaged" if total < side**3 or len(runs) % 2 else "damaged"
+            raise ArchiveError(f"{file}: {word}: {total:,} of {side**3:,} voxels are there")
         if runs[::2].max() > 1:
             raise ArchiveError(f"{file}: damaged: a voxel has the value {runs[::2].max()}")
         values = np.repeat(runs[::2], runs[1::2]).reshape(side, side, side)
     yield Found(file.stem, values, *_from_path(file), axes="xzy")
 
 
-def read_npy(file: Path) -> Iterator[Found]:
+def read_npy(file: Path, keys: Sequence[str] = (), known: str | None = None) -> Iterator[Found]:
     """A plain `.npy`: one shape (R, R, R) or many (N, R, R, R), of the category and split its path names."""
     category, split = _from_path(file)
     with ar.naming(file):
         array = ar.stored_array(str(file), lambda: file.open("rb"), file.stat().st_size)
-        count, _ = _cubes(array)
+        count, _ = _each(array)
         for i, values in enumerate(_grids(array)):
             yield Found(file.stem if count == 1 else f"{file.stem}_{i + 1:04d}", values, category, split)
 
 
-def read_voxel_archive(file: Path) -> Iterator[Found]:
+def read_voxel_archive(file: Path, keys: Sequence[str] = (), known: str | None = None) -> Iterator[Found]:
     """A voxel archive of this project."""
     archive = ar.read_archive(file)
     for i, (label, split, name) in enumerate(zip(archive.labels, archive.split, archive.names, strict=True)):
         yield Found(str(name), archive.grids([i])[0], CATEGORIES[label], str(split))
 
 
-READERS = {
+READERS: dict[str, Callable[[Path, Sequence[str], str | None], Iterator[Found | str]]] = {
     "arrays": read_arrays,
     "shapenets": read_mat,
     "binvox": read_binvox,

@@ -149,10 +149,10 @@ def find_meshes(path: Path) -> tuple[list[Mesh], list[str]]:
     Members are read, never extracted; names that point outside are left out all the same.
     """
     try:
-        with zipfile.ZipFile(path) as file:
+        with ar.blaming(path), zipfile.ZipFile(path) as file:
             members = [info.filename for info in file.infolist() if not info.is_dir()]
-    except ar.DAMAGE as error:
-        if isinstance(error, OSError) and error.filename:
+    except Exception as error:
+        if ar.of_the_machine(error):
             raise
         raise ArchiveError(f"{path}: not a complete zip file ({error}): fetch it again") from error
     found: dict[str, Mesh] = {}
@@ -325,5 +325,5 @@ def _voxelize_member(job: Job) -> tuple[int, bool, bytes]:
             ]
         text = "; ".join(dict.fromkeys(str(remark.message).removeprefix("mesh: ") for remark in remarks))
         return i, True, ar.pack(np.stack(turns)).tobytes() + text.encode()
-    except ar.DAMAGE as error:
+    except Exception as error:
         return i, False, (str(error).removeprefix("mesh: ") or type(error).__name__).encode()

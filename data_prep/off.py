@@ -19,8 +19,9 @@ class MeshError(ValueError):
 def load_off(path: str | PathLike[str]) -> tuple[FloatArray, IntArray]:
     """Read an OFF mesh: its vertices and its faces, polygons cut into triangle fans.
 
-    Accepts the glued header of many ModelNet files (`OFF3514 3546 0`), comments, CRLF, a byte-order mark and colours
-    (ignored). Warns when vertices that belong to no face widen the bounding box.
+    Accepts the glued header of many ModelNet files (`OFF3514 3546 0`), comments, CRLF, a byte-order mark, colours
+    (ignored) and, where there are none, line breaks anywhere. Warns when faces of fewer than three corners are left out
+    and when vertices that belong to no face widen the bounding box.
 
     Args:
         path: an OFF file.
@@ -47,14 +48,15 @@ def parse_off(data: bytes, name: str) -> tuple[FloatArray, IntArray]:
     text = text[kind.end() :].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     if b"#" in text:
         text = re.sub(rb"#[^\n]*", b"", text)
-    counts = re.match(rb"\s*(-?\d{1,18})[ \t]+(-?\d{1,18})(?:[ \t]+-?\d+)?[ \t]*(?:\n|$)", text)
+    edges = rb"(?:[ \t]+-?\d+(?!\S)|\s+-?\d+[ \t]*(?=\n)|(?=[ \t]*(?:\n|$)))"  # may be missing at a line's end
+    counts = re.match(rb"\s*(-?\d{1,18})\s+(-?\d{1,18})(?!\S)" + edges + rb"[ \t]*\n?", text)
     if not counts:
         raise MeshError(f"{name}: the numbers of vertices and faces do not follow the word OFF")
     num_vertices, num_faces = int(counts[1]), int(counts[2])
     if num_vertices < 1 or num_faces < 1:
         raise MeshError(f"{name}: nothing to draw: {num_vertices} vertices and {num_faces} faces")
     body = text[counts.end() :]
-    vertices, faces = _triangles(body, num_vertices, num_faces) or _polygons(body, num_vertices, num_faces, name)
+    vertices, faces = _triangles(body, num_vertices, num_faces) or _polygons(text, body, num_vertices, num_faces, name)
     check_mesh(vertices, faces, name)
     return vertices, faces
 
@@ -101,26 +103,67 @@ def _triangles(body: bytes, num_vertices: int, num_faces: int) -> tuple[FloatArr
     return vertices.reshape(-1, 3), np.ascontiguousarray(faces.reshape(-1, 4)[:, 1:])
 
 
-def _polygons(body: bytes, num_vertices: int, num_faces: int, name: str) -> tuple[FloatArray, IntArray]:
-    """The careful way, line by line: polygons, colours, blank lines, and the reason why a file is broken."""
+def _polygons(text: bytes, body: bytes, num_vertices: int, num_faces: int, name: str) -> tuple[FloatArray, IntArray]:
+    """The careful ways: polygons cut into fans; those of fewer than three corners have no area and are left out."""
     rows = [row for line in body.split(b"\n") if (row := line.split())]
+    extra = len(rows) - num_vertices - num_faces
+    try:
+        vertices, faces = _lines(rows, num_vertices, num_faces, name)
+        if extra:
+            warnings.warn(f"{name}: {extra} lines after the last face are ignored", stacklevel=4)
+    except MeshError:
+        if not (read := _stream(text)):
+            raise
+        sizes = {*map(len, read[1])}
+        large = sizes - {0, 1, 2}
+        if (not extra) + (len(large) > 1) + (large != sizes) > 1:  # a lost or wrong number looks so, too
+            raise
+        vertices, faces = read
+    fans = [[face[0], face[k], face[k + 1]] for face in faces for k in range(1, len(face) - 1)]
+    if not fans:
+        raise MeshError(f"{name}: nothing to draw: its {num_faces} faces have fewer than 3 corners")
+    if small := sum(len(face) < 3 for face in faces):
+        warnings.warn(f"{name}: {small} of {num_faces} faces have fewer than 3 corners and are left out", stacklevel=4)
+    return vertices, np.array(fans, np.int64)
+
+
+def _lines(rows: list[list[bytes]], num_vertices: int, num_faces: int, name: str) -> tuple[FloatArray, list[list[int]]]:
+    """Vertices, and the corners of each face, line by line: with colours, and with the reason why a file is broken."""
     if len(rows) < num_vertices + num_faces:
-        raise MeshError(f"{name}: truncated: {len(rows)} lines for {num_vertices} vertices and {num_faces} faces")
-    if extra := len(rows) - num_vertices - num_faces:
-        warnings.warn(f"{name}: {extra} lines after the last face are ignored", stacklevel=4)
+        count = f"{len(rows)} lines for {num_vertices} vertices and {num_faces} faces"
+        raise MeshError(f"{name}: truncated or damaged: {count}")
     vertices = np.empty((num_vertices, 3))
-    triangles: list[list[int]] = []
-    line = b""
+    faces: list[list[int]] = []
     try:
         for i, row in enumerate(rows[:num_vertices]):
-            line = b" ".join(row)
-            vertices[i] = [float(x) for x in row[:3]]
-        for row in rows[num_vertices : num_vertices + num_faces]:
-            line = b" ".join(row)
-            size, corners = int(row[0]), [int(x) for x in row[1 : int(row[0]) + 1]]
-            if size < 3 or len(corners) < size:
+            if len(row) != len(rows[0]):
                 raise ValueError
-            triangles += [[corners[0], corners[k], corners[k + 1]] for k in range(1, size - 1)]
+            x, y, z = row[:3]
+            vertices[i] = float(x), float(y), float(z)
+        for row in rows[num_vertices : num_vertices + num_faces]:
+            size = int(row[0])
+            faces.append([int(x) for x in row[1 : size + 1]])
+            rest = len(row) - 1 - size  # a colour, or damage
+            if len(faces[-1]) != size or (size < 3 and rest not in ((0, 3, 4) if size == 2 else (0,))):
+                raise ValueError
     except (ValueError, OverflowError):
-        raise MeshError(f"{name}: truncated or damaged at the line {line.decode('latin-1')[:60]!r}") from None
-    return vertices, np.array(triangles, np.int64)
+        line = b" ".join(row).decode("latin-1")
+        raise MeshError(f"{name}: truncated or damaged at the line {line[:60]!r}") from None
+    return vertices, faces
+
+
+def _stream(text: bytes) -> tuple[FloatArray, list[list[int]]] | None:
+    """The same number by number: line breaks anywhere, no colours; None unless every number has its place."""
+    words = text.split()
+    faces = []
+    try:
+        at = 3 + 3 * int(words[0])
+        vertices = np.array(words[3:at], np.float64).reshape(int(words[0]), 3)
+        for _ in range(int(words[1])):
+            if (size := int(words[at])) < 0:
+                return None
+            faces.append([int(x) for x in words[at + 1 : at + 1 + size]])
+            at += 1 + size
+    except (ValueError, OverflowError, LookupError):
+        return None
+    return (vertices, faces) if at == len(words) else None

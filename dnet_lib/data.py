@@ -1,8 +1,10 @@
 """Shapes to learn from: reads voxel archives, the embedded procedural furniture and a locally made ModelNet10."""
 
+import errno
 import hashlib
 import json
 import os
+import stat
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,9 +20,12 @@ from torch.utils.data import Dataset
 from dnet_lib.errors import DataError
 from dnet_lib.voxels import centre, coarsen, pad
 
+CATEGORIES = ("bathtub", "bed", "chair", "desk", "dresser", "monitor", "night_stand", "sofa", "table", "toilet")
+VERSION = 1  #: Of voxel archives, the newest that is read
 EMBEDDED = Path(__file__).parent / "shapes" / "furniture_32.npz"
 KINDS = {"voxels": (2, "u"), "labels": (1, "iu"), "split": (1, "U"), "names": (1, "U"), "categories": (1, "U")}
 """The arrays of a voxel archive beside its manifest: the number of axes and the kinds of dtype."""
+MANIFEST = ("dataset", "resolution", "source", "sha256", "fill_rule", "padding", "version")
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,17 +77,16 @@ def load_shapes(name: str | Path, category: str | None = None, split: str = "tra
     resolution  voxels a side. A larger grid loses an empty border or is cut into blocks (`coarsen`), a smaller one is
                 padded with empty voxels
 
-    Raises `DataError` for an unknown name, category, split or resolution, or a broken archive.
+    Raises `DataError` for an unknown name, category, split or resolution, and for an archive that cannot be read.
     """
     if type(resolution) is not int or resolution < 1:
         raise DataError(f"a resolution must be a whole number of voxels, at least 1, not {resolution!r}")
     archive = _read(_locate(name, resolution))
-    categories = tuple(archive["categories"].tolist())
     if split not in ("train", "test"):
         raise DataError(f"unknown split {split!r}: choose 'train' or 'test'")
-    if category is not None and category not in categories:
-        raise DataError(f"unknown category {category!r}: choose from {', '.join(categories)}")
-    chosen = category is None or archive["labels"] == categories.index(category)
+    if category is not None and category not in CATEGORIES:
+        raise DataError(f"unknown category {category!r}: choose from {', '.join(CATEGORIES)}")
+    chosen = category is None or archive["labels"] == CATEGORIES.index(category)
     rows = {part: np.flatnonzero(chosen & (archive["split"] == part)) for part in ("train", split)}
     if not len(rows[split]):
         raise DataError(f"{name} holds no {split} shapes" + (f" of category {category}" if category else ""))
@@ -92,34 +96,45 @@ def load_shapes(name: str | Path, category: str | None = None, split: str = "tra
     return ShapeSet(
         voxels=voxels,
         labels=torch.from_numpy(archive["labels"][own].astype(np.int64)),
-        categories=categories,
+        categories=CATEGORIES,
         names=tuple(archive["names"][own].tolist()),
         mean=float(parts.get("train", voxels).double().mean()),
         dataset=archive["manifest"]["dataset"],
-        sha256=hashlib.sha256(archive["voxels"].tobytes()).hexdigest(),
+        sha256=archive["sha256"],
     )
 
 
 def _locate(name: str | Path, resolution: int) -> Path:
     made = cache_folder() / f"modelnet10_{resolution}.npz"
     path = {"furniture": EMBEDDED, "modelnet10": made}.get(str(name), Path(name).expanduser())
-    if not path.exists() and path == made:
-        raise DataError(
-            f"ModelNet10 at {resolution}^3 is not on this machine ({path}). Its models are free for research use; make "
-            f"it once with: dnet-data modelnet10 --resolution {resolution}"
-        )
-    if not path.exists():
-        raise DataError(f"unknown dataset {name!r}: choose 'furniture', 'modelnet10' or the path of a voxel archive")
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        if path == made:
+            raise DataError(
+                f"ModelNet10 at {resolution}^3 is not on this machine ({path}). Its models are free for research use; "
+                f"make it once with: dnet-data modelnet10 --resolution {resolution}"
+            ) from None
+        known = "choose 'furniture', 'modelnet10' or the path of a voxel archive"
+        raise DataError(f"unknown dataset {name!r}: {known}") from None
+    except (OSError, ValueError):
+        pass  # `_read` says what it is
     return path
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """The arrays of a voxel archive, checked, with its manifest parsed."""
+    """The arrays of a voxel archive, checked, with its manifest parsed and the sha256 of its packed voxels."""
     try:
+        if not stat.S_ISREG(mode := path.stat().st_mode):
+            raise DataError(f"it is a {'folder' if stat.S_ISDIR(mode) else 'device or a pipe'}, not a voxel archive")
         with np.load(path, allow_pickle=False) as file:
             archive: dict[str, Any] = {key: file[key] for key in (*KINDS, "manifest") if key in file.files}
         _check(archive)
+    except (DataError, MemoryError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
     except Exception as error:  # a damaged archive fails in any way it likes
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # the last: a place outside the file
+            raise DataError(f"{path} cannot be read: {error.strerror}") from error
         raise DataError(
             f"{path} is not a readable voxel archive ({error}): make it again with dnet-data, or from voxels of your "
             "own with `dnet-data import`"
@@ -128,22 +143,34 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _check(archive: dict[str, Any]) -> None:
-    """Parse the manifest; raise ValueError or KeyError for arrays that are missing, or not what they should be."""
+    """Parse the manifest; raise an error for arrays that are missing, or not what `data_prep` writes."""
     if missing := {*KINDS, "manifest"} - set(archive):
         raise ValueError(f"it lacks {', '.join(sorted(missing))}")
     for key, (ndim, kinds) in KINDS.items():
         if archive[key].ndim != ndim or archive[key].dtype.kind not in kinds:
             raise ValueError(f"`{key}` is {archive[key].dtype} {archive[key].shape}")
-    archive["manifest"] = json.loads(str(archive["manifest"]))
-    voxels, labels, side = archive["voxels"], archive["labels"], archive["manifest"]["resolution"]
-    if type(side) is not int or not 1 <= side <= 1024 or not isinstance(archive["manifest"]["dataset"], str):
-        raise ValueError(f"its manifest claims resolution {side!r} and dataset {archive['manifest']['dataset']!r}")
+    voxels, labels, manifest = archive["voxels"], archive["labels"], json.loads(str(archive["manifest"]))
+    if missing := set(MANIFEST) - set(manifest):
+        raise ValueError(f"its manifest lacks {', '.join(sorted(missing))}")
+    side, version, dataset = manifest["resolution"], manifest["version"], manifest["dataset"]
+    if type(version) is not int or version > VERSION:
+        raise DataError(f"it has version {version!r}, this program reads {VERSION}: update the project")
+    if type(side) is not int or not 1 <= side <= 512 or not isinstance(dataset, str):
+        raise ValueError(f"its manifest claims resolution {side!r} and dataset {dataset!r}")
     if voxels.dtype != np.uint8 or voxels.shape[1] != -(-(side**3) // 8):
         raise ValueError(f"{side}^3 shapes cannot be packed as {voxels.dtype} {voxels.shape}")
-    if not len(labels) == len(archive["split"]) == len(archive["names"]) == len(voxels):
-        raise ValueError("its arrays differ in length")
-    if len(labels) and not 0 <= labels.min() <= labels.max() < len(archive["categories"]):
+    if not 0 < len(labels) == len(archive["split"]) == len(archive["names"]) == len(voxels):
+        raise ValueError("it is empty, or its arrays differ in length")
+    if tuple(archive["categories"].tolist()) != CATEGORIES:
+        raise ValueError(f"its categories are not {', '.join(CATEGORIES)}")
+    if not 0 <= labels.min() <= labels.max() < len(CATEGORIES):
         raise ValueError("a label has no category")
+    if other := set(archive["split"].tolist()) - {"train", "test"}:
+        raise ValueError(f"its split has {sorted(other)[:3]}, not only 'train' and 'test'")
+    digest = hashlib.sha256(voxels.tobytes()).hexdigest()
+    if manifest.get("voxels_sha256", digest) != digest:
+        raise ValueError("its shapes are not those its manifest names")
+    archive |= {"manifest": manifest, "sha256": digest}
 
 
 def _unpack(archive: dict[str, Any], rows: NDArray[np.intp]) -> Tensor:

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import struct
 import warnings
 import zipfile
@@ -12,10 +13,18 @@ import numpy as np
 import pytest
 import torch
 
+from data_prep import ArchiveError, read_archive
 from dnet_lib import load_shapes
 from dnet_lib.data import EMBEDDED, DataError, cache_folder
 
-CATEGORIES = ("bathtub", "bed", "chair")
+CATEGORIES = ("bathtub", "bed", "chair", "desk", "dresser", "monitor", "night_stand", "sofa", "table", "toilet")
+
+
+def manifest(**over) -> np.ndarray:
+    """A full manifest; `over` replaces some of it, or drops it when None."""
+    full = {"dataset": "toy", "resolution": 4, "source": "a test", "sha256": None, "fill_rule": "none", "padding": 0}
+    dropped = {key for key, value in over.items() if value is None}
+    return np.array(json.dumps({k: v for k, v in ({"version": 1} | full | over).items() if k not in dropped}))
 
 
 def arrays(side: int = 4, train: int = 6, test: int = 3, seed: int = 0, **over) -> dict[str, np.ndarray]:
@@ -25,11 +34,11 @@ def arrays(side: int = 4, train: int = 6, test: int = 3, seed: int = 0, **over) 
     grids = (rng.random((n, side, side, side)) < 0.3).astype(np.uint8)
     archive = {
         "voxels": np.packbits(grids.reshape(n, -1), axis=1),
-        "labels": np.arange(n) % len(CATEGORIES),
+        "labels": np.arange(n) % 3,
         "split": np.array(["train"] * train + ["test"] * test),
         "names": np.array([f"shape_{i:04d}" for i in range(n)]),
         "categories": np.array(CATEGORIES),
-        "manifest": np.array(json.dumps({"dataset": "toy", "resolution": side, "version": 1})),
+        "manifest": manifest(resolution=side),
     }
     return {key: value for key, value in (archive | over).items() if value is not None}
 
@@ -162,22 +171,32 @@ BROKEN = {
     "labels NaN": ({"labels": np.full(9, np.nan)}, "labels"),
     "labels text": ({"labels": np.array(list("abcabcabc"))}, "labels"),
     "labels 0-d": ({"labels": np.array(1)}, "labels"),
-    "labels beyond": ({"labels": np.full(9, 3)}, "label"),
+    "labels beyond": ({"labels": np.full(9, 10)}, "label"),
     "labels negative": ({"labels": np.full(9, -1)}, "label"),
     "split bytes": ({"split": np.array([b"train"] * 9)}, "split"),
     "split 2-d": ({"split": np.array([["train"]] * 9)}, "split"),
-    "split unknown": ({"split": np.array(["valid"] * 9)}, "no train shapes"),
+    "split unknown": ({"split": np.array(["valid"] * 9)}, "split has .'valid'"),
+    "split partly unknown": ({"split": np.array(["train"] * 8 + ["val"])}, "split has .'val'"),
     "names 2-d": ({"names": np.array([["a", "b"]] * 9)}, "names"),
+    "no shapes": ({key: arrays()[key][:0] for key in ("voxels", "labels", "split", "names")}, "empty"),
     "categories 0-d": ({"categories": np.array("chair")}, "categories"),
+    "categories in another order": ({"categories": np.array(CATEGORIES[::-1])}, "categories"),
+    "categories too few": ({"categories": np.array(CATEGORIES[:3])}, "categories"),
     "manifest no json": ({"manifest": np.array("resolution 4")}, "readable"),
     "manifest a list": ({"manifest": np.array("[4]")}, "readable"),
     "manifest array": ({"manifest": np.array(["a", "b"])}, "readable"),
     "manifest deep": ({"manifest": np.array("[" * 100_000)}, "readable"),
     "manifest empty": ({"manifest": np.array("{}")}, "resolution"),
-    "resolution text": ({"manifest": np.array('{"dataset": "toy", "resolution": "4"}')}, "resolution"),
-    "resolution huge": ({"manifest": np.array('{"dataset": "toy", "resolution": 1e400}')}, "resolution"),
-    "resolution other": ({"manifest": np.array('{"dataset": "toy", "resolution": 5}')}, "cannot be packed"),
-    "dataset a number": ({"manifest": np.array('{"dataset": 3, "resolution": 4}')}, "dataset"),
+    "resolution text": ({"manifest": manifest(resolution="4")}, "resolution '4'"),
+    "resolution huge": ({"manifest": manifest(resolution=10**400)}, "resolution"),
+    "resolution beyond": ({"manifest": manifest(resolution=513)}, "resolution 513"),
+    "resolution other": ({"manifest": manifest(resolution=5)}, "cannot be packed"),
+    "dataset a number": ({"manifest": manifest(dataset=3)}, "dataset 3"),
+    "version newer": ({"manifest": manifest(version=2)}, "version 2, this program reads 1: update the project"),
+    "version text": ({"manifest": manifest(version="1")}, "version '1'"),
+    "version missing": ({"manifest": manifest(version=None)}, "lacks version"),
+    "padding missing": ({"manifest": manifest(padding=None)}, "lacks padding"),
+    "other shapes": ({"manifest": manifest(voxels_sha256="0" * 64)}, "not those its manifest names"),
 }
 
 
@@ -188,6 +207,38 @@ def test_broken_archives_are_refused_by_name(tmp_path, case):
     with pytest.raises(DataError, match=message) as caught:
         load_shapes(path, resolution=4)
     assert "broken.npz" in str(caught.value)
+
+
+@pytest.mark.parametrize("case", [case for case in BROKEN if case != "dataset a number"])
+def test_both_readers_of_the_contract_are_equally_strict(toy, tmp_path, case):
+    """`data_prep` reads what it wrote as `dnet_lib` does; one name of a data set is all that it minds less."""
+    assert len(read_archive(toy).packed) == 9
+    with pytest.raises(ArchiveError, match=r"broken\.npz"):
+        read_archive(written(tmp_path / "broken.npz", arrays(**BROKEN[case][0])))
+
+
+def test_what_cannot_be_read_says_why_and_is_no_damage(toy, tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe.npz")
+    (tmp_path / "loop.npz").symlink_to("loop.npz")
+    for place, words in (
+        (tmp_path, "it is a folder"),
+        (tmp_path / "pipe.npz", "it is a device or a pipe"),
+        ("/dev/zero", "it is a device or a pipe"),
+        (tmp_path / "loop.npz", "symbolic links"),
+        (tmp_path / ("a" * 300), "name too long"),
+        (toy / "inside", "unknown dataset"),
+    ):
+        with pytest.raises(DataError, match=words) as told:
+            load_shapes(place, resolution=4)
+        assert str(place) in str(told.value) and "again" not in str(told.value)
+    for error in (PermissionError(13, "Permission denied"), OSError(5, "Input/output error"), MemoryError("8 EiB")):
+
+        def fails(*_, error=error, **__):
+            raise error
+
+        monkeypatch.setattr(np, "load", fails)
+        with pytest.raises(DataError, match=rf"toy\.npz cannot be read: {error.args[-1]}$"):
+            load_shapes(toy, resolution=4)
 
 
 def test_files_that_are_no_archives_are_refused_by_name(toy, tmp_path):
@@ -277,11 +328,10 @@ def test_unsupported_compression_is_refused(toy):
 def test_an_empty_border_is_cut_off_and_a_filled_one_is_not(tmp_path):
     inner = np.random.default_rng(0).random((9, 4, 4, 4)) < 0.3
     grids = np.pad(inner, ((0, 0), (1, 1), (1, 1), (1, 1)))
-    manifest = np.array(json.dumps({"dataset": "toy", "resolution": 6, "version": 1}))
-    archive = arrays(6, voxels=np.packbits(grids.reshape(9, -1), axis=1), manifest=manifest)
+    archive = arrays(6, voxels=np.packbits(grids.reshape(9, -1), axis=1))
     shapes = load_shapes(written(tmp_path / "a.npz", archive), resolution=4)
     np.testing.assert_array_equal(shapes.voxels[:, 0].numpy(), inner[archive["split"] == "train"])
     grids[0, 0, 0, 0] = True
-    archive = arrays(6, voxels=np.packbits(grids.reshape(9, -1), axis=1), manifest=manifest)
+    archive = arrays(6, voxels=np.packbits(grids.reshape(9, -1), axis=1))
     with pytest.raises(DataError, match=r"6\^3 archive cannot give 4\^3"):
         load_shapes(written(tmp_path / "b.npz", archive), resolution=4)

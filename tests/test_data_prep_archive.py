@@ -101,6 +101,7 @@ def test_a_failed_write_leaves_the_old_archive(path, monkeypatch):
         (lambda p: altered(p, split=np.array(["val"] * 7)), "'val'"),
         (lambda p: altered(p, categories=np.array(["sofa"])), "categories are"),
         (lambda p: altered(p, manifest=np.array("{")), "not JSON"),
+        (lambda p: altered(p, manifest=np.array("[" * 100_000)), "not JSON"),
         (lambda p: altered(p, manifest=np.array("[]")), "not a JSON object"),
         (lambda p: altered(p, manifest=np.array("{}")), "lacks dataset"),
         (lambda p: manifest(p, resolution="5"), "resolution is '5'"),
@@ -165,9 +166,32 @@ def test_damage_is_refused_or_harmless(tmp_path_factory, data):
         assert np.array_equal(archive.grids(), voxels)
 
 
-def test_no_such_file_is_a_plain_error(tmp_path):
+def test_a_pickle_that_is_not_needed_does_not_matter(path):
+    altered(path, more=np.array([{}], object))
+    assert np.array_equal(read_archive(path).grids(), toy()[0])
+
+
+def test_what_cannot_be_read_says_why(path, monkeypatch):
     with pytest.raises(FileNotFoundError):
-        read_archive(tmp_path / "nothing.npz")
+        read_archive(path.parent / "nothing.npz")
+    with pytest.raises(IsADirectoryError):
+        read_archive(path.parent)
+    os.mkfifo(path.parent / "pipe.npz")
+    for place in (path.parent / "pipe.npz", "/dev/zero"):
+        with pytest.raises(ArchiveError, match=f"{place}: is a device or a pipe"):
+            read_archive(place)
+    (path.parent / "loop.npz").symlink_to("loop.npz")
+    with pytest.raises(OSError, match=r"symbolic links.*loop\.npz"):
+        read_archive(path.parent / "loop.npz")
+    for error in (PermissionError(errno.EACCES, "Permission denied"), OSError(errno.EIO, "I/O"), MemoryError("8 EiB")):
+
+        def fails(*_, error=error):
+            raise error
+
+        monkeypatch.setattr(zipfile, "ZipFile", fails)
+        with pytest.raises(type(error), match=rf"{error.args[-1]}.*|toy\.npz") as told:
+            read_archive(path)
+        assert "toy.npz" in str(told.value) and "damaged" not in str(told.value)
 
 
 def test_report_counts_and_draws(tmp_path):

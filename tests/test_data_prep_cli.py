@@ -51,6 +51,36 @@ def test_import_goes_to_the_cache_and_never_overwrites_unasked(cache, tmp_path, 
     assert np.array_equal(read_archive(cache / "mine_8.npz").grids()[:, 1:-1, 1:-1, 1:-1], grids)
 
 
+def test_import_says_what_it_left_out_and_takes_the_choices(cache, tmp_path, capsys):
+    grids = np.random.default_rng(0).random((3, 8, 8, 8)) < 0.4
+    packed = np.packbits(grids.reshape(3, -1), axis=1)
+    np.savez(tmp_path / "mine.npz", voxels=packed, shapes=grids[:, ::2, ::2, ::2], labels=[2, 2, 9], more=[1])
+    mine = ["import", str(tmp_path / "mine.npz")]
+    assert main(mine) == 1 and "voxels and shapes could each be meant: choose with --key" in capsys.readouterr().err
+    assert main([*mine, "--key", "voxels"]) == 1 and "--occupied bits" in capsys.readouterr().err
+    assert main([*mine, "--key", "voxels", "--occupied", "bits"]) == 0
+    said = capsys.readouterr().out
+    assert "1 arrays more left out" in said and "1 arrays shapes left out" in said
+    assert np.array_equal(read_archive(cache / "mine_8.npz").grids(), grids)
+    (tmp_path / "beds").mkdir()
+    np.save(tmp_path / "beds/bed.npy", grids)
+    for i in range(30):
+        (tmp_path / f"beds/bed_{i}.npy").write_bytes(b"?")
+    assert main(["import", str(tmp_path / "beds")]) == 0
+    said = capsys.readouterr().err
+    assert "30 left out:" in said and all(f"bed_{i}.npy" in said for i in range(30))
+
+
+def test_want_of_memory_names_the_file_and_the_way_out(tmp_path, capsys, monkeypatch):
+    def fails(*_, **__):
+        raise MemoryError("8 EiB")
+
+    (tmp_path / "a.npz").write_bytes(b"?")
+    monkeypatch.setattr(zipfile, "ZipFile", fails)
+    assert main(["info", str(tmp_path / "a.npz")]) == 1
+    assert "a.npz: not enough memory to read it (8 EiB): choose a lower --resolution" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_modelnet10_from_a_zip(cache, tmp_path, capsys):
     with zipfile.ZipFile(tmp_path / "m.zip", "w") as file:
@@ -71,7 +101,7 @@ def test_modelnet10_from_a_zip(cache, tmp_path, capsys):
     [
         ("info {}/nothing.npz", "nothing.npz"),
         ("info {}", "directory"),
-        ("info {}/text.npz", "text.npz: truncated, damaged"),
+        ("info {}/text.npz", "text.npz: damaged or of another kind"),
         ("import {}/nothing", "no such file or folder"),
         ("import {}/text.npz", "no shapes could be read"),
         ("import {}/text.txt", "not a .binvox .mat .npy .npz file"),

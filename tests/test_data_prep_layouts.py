@@ -63,7 +63,8 @@ def test_arrays_with_splits(tmp_path, dtype, channel):
     assert np.array_equal(grids, np.concatenate([GRIDS[2:], GRIDS[:2]])) and not problems  # train comes first
     assert archive.labels.tolist() == [2, 0, 6, 2, 9] and archive.split.tolist() == ["train"] * 3 + ["test"] * 2
     assert archive.names[0] == "chair_train_0001" and archive.manifest["dataset"] == "set"
-    assert notes == ["5 shapes of the layout 'arrays', axes xyz"]
+    said = "shapes of the layout 'arrays', axes xyz, from"
+    assert notes == [f"3 {said} X_train into train", f"2 {said} X_test into test"]
 
 
 @pytest.mark.parametrize(
@@ -109,6 +110,16 @@ def test_a_folder_says_more_than_a_name(tmp_path):
     (tmp_path / "chair/30/train").mkdir(parents=True)
     scipy.io.savemat(tmp_path / "chair/30/train/night_stand_000000112_1.mat", {"instance": GRIDS[0]})
     assert read(tmp_path)[0].labels.tolist() == [2]
+
+
+def test_a_link_is_where_it_stands_before_what_it_points_to(tmp_path):
+    for place in ("store/sofa/test", "tree/bed/train", "tree/any"):
+        (tmp_path / place).mkdir(parents=True)
+    np.save(tmp_path / "store/sofa/test/1.npy", GRIDS[0])
+    for place in ("bed/train", "any"):
+        (tmp_path / "tree" / place / "1.npy").symlink_to(tmp_path / "store/sofa/test/1.npy")
+    archive = read(tmp_path / "tree")[0]
+    assert archive.labels.tolist() == [7, 1] and archive.split.tolist() == ["test", "train"]
 
 
 def test_binvox_files_and_trees(tmp_path):
@@ -181,14 +192,22 @@ def test_one_bad_file_is_named_and_the_rest_goes_on(tmp_path):
     np.save(place / "chair_11.npy", np.zeros((2, 3)))
     np.save(place / "chair_12.npy", np.array([{}], object))
     (place / "chair_13.npy").write_bytes(b"")
+    (place / "chair_14.npy").write_bytes(b"\x93NUMPY\x01\x00\x10\x00" + b"(((((((((((((((\n" + bytes(64))
+    (place / "chair_15.npy").write_bytes(b'\x93NUMPY\x01\x00\x10\x00"""((((((((((((\n' + bytes(64))
+    (place / "chair_16.npy").symlink_to("nowhere.npy")
+    (place / "chair_17.npy").symlink_to("chair_17.npy")
+    os.mkfifo(place / "chair_18.npy")
+    scipy.io.savemat(place / "chair_19.mat", {"a": np.full((1, 2), 0, object), "b": np.full((2, 2, 2), 0, object)})
+    (place / "chair_20.mat").write_bytes(b"MATLAB 7.3 MAT-file, Platform: X".ljust(124) + b"\0\2IM" + bytes(500))
+    (place / "chair_21.mat").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(500))
     archive, _, problems, _ = read(tmp_path)
     assert len(archive.names) == 3
     said = {Path(line.split(":")[0]).name.partition(".")[0]: line for line in problems}
     words = {
         "chair_000000100_1": "damaged|readable",
         "chair_000000101_1": "damaged|readable",
-        "chair_000000102_1": "no cubic array",
-        "chair_000000103_1": "no cubic array",
+        "chair_000000102_1": "grid of 3 x 4 x 5 is not cubic: --resolution 5",
+        "chair_000000103_1": r"no array \(R, R, R\) of numbers in it, but other \(1,\) char",
         "chair_000000104_1": "NaN",
         "chair_5": "truncated",
         "chair_6": "217 of 216",
@@ -199,30 +218,38 @@ def test_one_bad_file_is_named_and_the_rest_goes_on(tmp_path):
         "chair_11": r"shape \(2, 3\)",
         "chair_12": "pickled",
         "chair_13": "damaged",
+        "chair_14": "damaged: its header",
+        "chair_15": "damaged: its header",
+        "chair_16": "No such file",
+        "chair_17": "symbolic links",
+        "chair_18": "a device or a pipe",
+        "chair_19": r"but a \(1, 2\) cell, b \(2, 2, 2\) cell",
+        "chair_20": r"v7\.3 format.*save -v7`",
+        "chair_21": r"v7\.3 format.*save -v7`",
     }
     assert said.keys() == words.keys()
     for name, pattern in words.items():
         assert re.search(pattern, said[name]), said[name]
+        assert ("truncated" in said[name]) == (name in ("chair_5", "chair_10")), said[name]
 
 
 def test_bad_arrays_are_refused_by_name(tmp_path):
     path = tmp_path / "a.npz"
 
-    def refused(words, **arrays):
+    def is_refused(words, **arrays):
         np.savez_compressed(path, **arrays)
-        with pytest.raises(ArchiveError, match=words) as error:
-            read(path)
-        assert "a.npz" in str(error.value) and "\n" not in str(error.value)
+        refused(path, words)
 
-    refused("no X_train, X_test or voxels", images=STORED)
-    refused("not within|not numbers 0 to 9", X_train=STORED, y_train=LABELS + 1)
-    refused("not one-hot", X_train=STORED, y_train=np.ones((5, 10)))
-    refused("5 shapes, but 4 labels", X_train=STORED, y_train=LABELS[:4])
-    refused("--category", X_train=STORED)
-    refused(r"shape \(5, 6, 6, 5\)", X_train=STORED[..., :5], y_train=LABELS)
-    refused("pickled", X_train=STORED, y_train=np.array([None] * 5))
-    refused("not numbers", X_train=STORED.astype(str), y_train=LABELS)
-    refused("none of the ten", X_train=STORED, y_train=np.array(["piano"] * 5))
+    is_refused("no X_train, X_test or voxels", images=STORED)
+    is_refused("not within|not numbers 0 to 9", X_train=STORED, y_train=LABELS + 1)
+    is_refused("not one-hot", X_train=STORED, y_train=np.ones((5, 10)))
+    is_refused("5 shapes, but 4 labels", X_train=STORED, y_train=LABELS[:4])
+    is_refused("--category", X_train=STORED)
+    is_refused("6 x 6 x 5 is not cubic", X_train=STORED[..., :5], y_train=LABELS)
+    is_refused(r"shape \(5, 6, 6, 1\)", X_train=STORED[..., :1], y_train=LABELS)
+    is_refused("pickled", X_train=STORED, y_train=np.array([None] * 5))
+    is_refused("not numbers", X_train=STORED.astype(str), y_train=LABELS)
+    is_refused("none of the ten", X_train=STORED, y_train=np.array(["piano"] * 5))
     whole = path.read_bytes()
     for cut in (0, 10, len(whole) // 2, len(whole) - 5):
         path.write_bytes(whole[:cut])
@@ -250,6 +277,251 @@ def test_sizes_are_not_mixed(tmp_path):
     with pytest.raises(ArchiveError, match=r"1 of 2\^3, 1 of 4\^3; choose with --resolution"):
         read(tmp_path)
     assert [grid.sum() for grid in read(tmp_path, resolution=4)[1]] == [8, 64]
+
+
+def refused(path, words, **options):
+    """The reason why a file is refused as a whole: one line that names it."""
+    with pytest.raises(ArchiveError, match=words) as error:
+        read(path, **options)
+    assert path.name in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("side", [6, 7])
+@pytest.mark.parametrize("order", ["big", "little"])
+@pytest.mark.parametrize("key", ["X_train", "voxels", "bytes"])
+@pytest.mark.parametrize("memory", ["C", "F"])
+def test_packed_bits_are_never_taken_for_values(tmp_path, side, order, key, memory):
+    grids = np.random.default_rng(1).random((3, side, side, side)) < 0.5
+    packed = np.packbits(grids.reshape(3, -1), axis=1, bitorder=order)
+    np.savez(tmp_path / "a.npz", **{key: np.asarray(packed, order=memory)})
+    options = {"category": "chair", "axes": "yxz", "keys": [key]}
+    refused(tmp_path / "a.npz", rf"{key}: .* --occupied bits \(or little-bits: packed bytes of {side}\^3", **options)
+    occupied = "bits" if order == "big" else "little-bits"
+    assert np.array_equal(read(tmp_path / "a.npz", occupied=occupied, **options)[1], grids)
+
+
+def test_bytes_of_0_and_255_in_rows_may_be_packed_and_zeros_and_ones_may_not(tmp_path):
+    block = np.zeros((1, 16, 16, 16), np.uint8)
+    block[:, :8, :8, :8] = 1
+    for name, rows in (("bed_1.npy", np.packbits(block).reshape(1, -1)), ("bed_2.npy", block.reshape(1, -1) * 255)):
+        np.save(tmp_path / name, rows)
+        refused(tmp_path / name, r"from 0 to 255.*packed bytes of (16|32)\^3")
+    assert np.array_equal(read(tmp_path / "bed_1.npy", occupied="bits")[1], block)
+    assert np.array_equal(read(tmp_path / "bed_2.npy", occupied="positive")[1], block)
+    np.save(tmp_path / "empty.npy", np.zeros((1, 43), np.uint8))
+    refused(tmp_path / "empty.npy", r"from 0 to 0.*packed bytes of 7\^3", category="bed")
+    np.save(tmp_path / "bed_3.npy", block.reshape(1, -1))
+    assert np.array_equal(read(tmp_path / "bed_3.npy")[1], block)
+    np.save(tmp_path / "bed_4.npy", block)
+    refused(tmp_path / "bed_4.npy", "no row of bytes", occupied="bits")
+
+
+@pytest.mark.parametrize(
+    ("values", "occupied", "hint"),
+    [
+        (np.where(GRIDS, -1.0, 1.0), "negative", "signed distances"),
+        (np.where(GRIDS, -0.25, 0.75).astype(np.float32), "negative", "signed distances"),
+        (np.where(GRIDS, 0.25, -0.75), "positive", "positive"),
+        (np.where(GRIDS, 1, -1).astype(np.int8), "positive", "positive"),
+        (np.where(GRIDS, 200, np.arange(6)), "above-127", "from 0 to 200.*above-127"),
+        (GRIDS * np.arange(1, 7), "positive", "positive"),
+        (np.where(GRIDS, 1.25, 0.25), "above-0.5", r"above-0\.5"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".mat"])
+def test_values_that_may_mean_two_things_are_refused_with_the_choice(tmp_path, values, occupied, hint, suffix):
+    path = tmp_path / f"chair{suffix}"
+    if suffix == ".mat":
+        values = values[0]
+        scipy.io.savemat(path, {"instance": values})
+    else:
+        np.save(path, values) if suffix == ".npy" else np.savez(path, voxels=values)
+    refused(path, f"--occupied.*{hint}" if hint.isalpha() else hint, category="chair")
+    _, grids, _, notes = read(path, category="chair", occupied=occupied)
+    assert np.array_equal(grids, GRIDS if values.ndim == 4 else GRIDS[:1])
+    assert f"{len(grids)} have values other than 0 and 1: {occupied.replace('-', ' ')} is occupied" in notes
+    with pytest.raises(ValueError, match="--occupied"):
+        read(path, occupied="full")
+
+
+@pytest.mark.parametrize("high", [2, 255, 0.75, True])
+def test_two_values_one_of_them_zero_are_clear(tmp_path, high):
+    np.save(tmp_path / "bed.npy", GRIDS * high)
+    assert np.array_equal(read(tmp_path / "bed.npy")[1], GRIDS)
+
+
+def test_what_shares_the_doubt_is_refused_with_it(tmp_path):
+    """Distances to a thin shape are nowhere negative: beside others that are, they are no occupancies."""
+    values = np.where(GRIDS, -1.0, 0.75)
+    values[1], values[4] = 0.75, GRIDS[4]
+    np.savez(tmp_path / "a.npz", X_train=values, y_train=LABELS)
+    refused(tmp_path / "a.npz", "the first of 2 problems.*signed distances")  # also what is all 0 and 1
+    for i in range(3):
+        np.save(tmp_path / f"bed_{i}.npy", values[i])
+    np.save(tmp_path / "bed_3.npy", GRIDS[3])
+    archive, grids, problems, _ = read(tmp_path, layout="npy")
+    assert np.array_equal(grids, GRIDS[3:4]) and archive.names.tolist() == ["bed_3"]
+    assert [line.partition(": ")[0][-9:] for line in problems[:2]] == ["bed_0.npy", "bed_2.npy"]
+    assert problems[2].startswith("1 more shapes") and len(problems) == 3
+    assert len(read(tmp_path, layout="npy", occupied="negative")[1]) == 4
+
+
+def test_a_set_that_is_mostly_full_is_asked_about(tmp_path):
+    np.save(tmp_path / "bed.npy", GRIDS)
+    assert not any("swapped" in note for note in read(tmp_path / "bed.npy")[3])
+    np.save(tmp_path / "bed.npy", ~GRIDS)
+    assert any("swapped" in note for note in read(tmp_path / "bed.npy")[3])
+
+
+@pytest.mark.parametrize("word", ["val", "valid", "validation", "dev", "Val"])
+def test_validation_goes_where_split_says_and_it_is_said(tmp_path, word):
+    parts = {"X_train": STORED[:2], "y_train": LABELS[:2], f"X_{word}": STORED[2:3], f"y_{word}": LABELS[2:3]}
+    np.savez(tmp_path / "a.npz", **parts, X_test=STORED[3:], y_test=LABELS[3:])
+    archive, grids, problems, notes = read(tmp_path / "a.npz")
+    assert np.array_equal(grids, GRIDS) and archive.labels.tolist() == LABELS.tolist() and not problems
+    assert archive.split.tolist() == ["train"] * 3 + ["test"] * 2
+    assert any(note.endswith(f"from X_{word} ('{word.lower()}') into train") for note in notes)
+    assert read(tmp_path / "a.npz", split="test")[0].split.tolist() == ["train"] * 2 + ["test"] * 3
+    for i, folder in enumerate(("training", word, "testing")):
+        (tmp_path / "tree/bed" / folder).mkdir(parents=True)
+        np.save(tmp_path / "tree/bed" / folder / f"{i}.npy", GRIDS[i])
+    archive, _, _, notes = read(tmp_path / "tree")
+    assert dict(zip(archive.names, archive.split, strict=True)) == {"0": "train", "1": "train", "2": "test"}
+    assert any(f"('{word.lower()}') into train" in note for note in notes)
+    np.savez(tmp_path / "b.npz", voxels=GRIDS, labels=LABELS, split=["Train", word, "test", "fold", "testing"])
+    archive, _, problems, _ = read(tmp_path / "b.npz")
+    assert archive.split.tolist() == ["train", "train", "test", "test"] and "'fold'" in problems[0]
+
+
+def test_what_was_not_read_is_said(tmp_path):
+    labels = {"y_train": LABELS, "class_map": np.array({2: "chair"}, object), "X_more": STORED}
+    np.savez(tmp_path / "a.npz", X_train=STORED, **labels)
+    _, grids, problems, notes = read(tmp_path / "a.npz")
+    assert np.array_equal(grids, GRIDS) and not problems
+    assert notes[:2] == [
+        "1 arrays class_map left out: pickled Python objects, never loaded",
+        "1 arrays X_more left out",
+    ]
+    pickled = {"labels": np.array(["?"] * 5, object), "names": np.array(NAMES, object)}
+    np.savez(tmp_path / "b.npz", voxels=GRIDS, **pickled)
+    refused(tmp_path / "b.npz", "labels: holds pickled")
+    _, grids, _, notes = read(tmp_path / "b.npz", category="bed")
+    assert np.array_equal(grids, GRIDS) and sum("pickled" in note for note in notes) == 2
+    scipy.io.savemat(tmp_path / "bed.mat", {"instance": GRIDS[0].astype(np.int8), "other": GRIDS[1].astype(float)})
+    _, grids, _, notes = read(tmp_path / "bed.mat")
+    assert np.array_equal(grids, GRIDS[:1]) and "1 arrays other left out" in notes
+    (tmp_path / "tree/bed").mkdir(parents=True)
+    for name in ("a.txt", "b.off", "c.off", ".d.npy"):
+        (tmp_path / "tree" / name).write_text("?")
+    np.save(tmp_path / "tree/bed/a.npy", GRIDS[0])
+    (tmp_path / "tree/link").symlink_to(tmp_path / "tree/bed")
+    notes = read(tmp_path / "tree")[3]
+    assert {"1 .txt files left out", "2 .off files left out"} < {*notes} and "1 links to folders" in " ".join(notes)
+
+
+def test_of_several_arrays_that_fit_the_key_chooses(tmp_path):
+    small = np.random.default_rng(2).random((5, 4, 4, 4)) < 0.3
+    np.savez(tmp_path / "a.npz", voxels=GRIDS, grids=small, features=np.zeros((5, 8)), labels=LABELS, classes=NAMES[:3])
+    refused(tmp_path / "a.npz", "voxels and grids could each be meant: choose with --key")
+    refused(tmp_path / "a.npz", "no voxel among its arrays", keys=["voxel"])
+    archive, grids, _, notes = read(tmp_path / "a.npz", keys=["grids"])
+    assert np.array_equal(grids, small) and archive.labels.tolist() == LABELS.tolist()
+    assert {f"1 arrays {key} left out" for key in ("voxels", "features", "classes")} < {*notes}
+    np.savez(tmp_path / "b.npz", X=STORED, X_train=STORED[:3], X_test=STORED[3:])
+    refused(tmp_path / "b.npz", "may hold the same shapes: choose with --key", category="bed")
+    assert len(read(tmp_path / "b.npz", category="bed", keys=["X_train", "X_test"])[1]) == 5
+    np.savez(tmp_path / "c.npz", voxels_6=GRIDS, voxels_4=small)
+    refused(tmp_path / "c.npz", r"\(voxels_6, voxels_4\): name one by --key", category="bed")
+    assert np.array_equal(read(tmp_path / "c.npz", category="bed", keys=["voxels_4"])[1], small)
+    scipy.io.savemat(tmp_path / "bed.mat", {"a": GRIDS[0].astype(np.uint8), "b": small[0].astype(np.uint8)})
+    refused(tmp_path / "bed.mat", "a and b could each be meant: choose with --key")
+    assert np.array_equal(read(tmp_path / "bed.mat", keys=["b"])[1], small[:1])
+
+
+def test_a_tree_of_npz_reads_as_one_of_npy(tmp_path):
+    for i, place in enumerate(("chair/train", "chair/test", "night_stand/train")):
+        for kind in ("npy", "npz", "labelled"):
+            (tmp_path / kind / place).mkdir(parents=True)
+        np.save(tmp_path / "npy" / place / f"shape_{i}.npy", GRIDS[i])
+        np.savez(tmp_path / "npz" / place / f"shape_{i}.npz", GRIDS[i] if i else GRIDS[i : i + 1])
+        np.savez(tmp_path / "labelled" / place / f"shape_{i}.npz", voxels=GRIDS[i], label=2, points=np.zeros((9, 3)))
+    plain, grids, _, _ = read(tmp_path / "npy")
+    for kind, labels in (("npz", plain.labels), ("labelled", np.array([2, 2, 2]))):
+        other, others, problems, _ = read(tmp_path / kind)
+        assert np.array_equal(others, grids) and not problems and np.array_equal(other.labels, labels)
+        assert other.names.tolist() == plain.names.tolist() and other.split.tolist() == plain.split.tolist()
+
+
+def test_boxes_are_padded_to_a_cube_where_a_resolution_is_given(tmp_path):
+    low = GRIDS[:, 1:5]  # 4 x 6 x 6
+    np.save(tmp_path / "bed.npy", low)
+    refused(tmp_path / "bed.npy", "grid of 4 x 6 x 6 is not cubic: --resolution 6 pads it")
+    assert np.array_equal(read(tmp_path / "bed.npy", resolution=6)[1], np.pad(low, ((0, 0), (1, 1), (0, 0), (0, 0))))
+    padded = np.pad(low, ((0, 0), (1, 2), (0, 1), (0, 1)))  # the odd voxel goes to the end
+    assert np.array_equal(read(tmp_path / "bed.npy", resolution=7)[1], padded)
+    turned = read(tmp_path / "bed.npy", resolution=6, axes="zyx")[1]
+    assert np.array_equal(turned, np.pad(low.transpose(0, 2, 3, 1), ((0, 0), (0, 0), (0, 0), (1, 1))))
+    scipy.io.savemat(tmp_path / "bed.mat", {"instance": low[0].astype(np.uint8)})
+    assert np.array_equal(
+        read(tmp_path / "bed.mat", resolution=6)[1], np.pad(low[:1], ((0, 0), (1, 1), (0, 0), (0, 0)))
+    )
+    refused(tmp_path / "bed.npy", r"4 x 6 x 6 voxels do not fit into 3\^3", resolution=3)
+
+
+def test_axes_that_are_no_side_of_a_grid_are_refused(tmp_path):
+    grids = np.zeros((3, 16, 16, 16), np.uint8)
+    for rows, words in (
+        (np.packbits(grids, axis=-1), r"\(3, 16, 16, 2\) is not"),  # packed along an axis
+        (np.packbits(grids, axis=1), r"\(3, 2, 16, 16\) is not"),
+        (np.stack([grids[0]] * 3, -1), "moveaxis"),  # colours, or shapes, last
+        (np.moveaxis(grids, 0, -1), "moveaxis"),
+        (grids.reshape(-1), r"\(12288,\) is not"),
+        (grids.reshape(3, 16, -1), r"\(3, 16, 256\) is not"),
+        (np.stack([grids] * 2, 1), r"\(3, 2, 16, 16, 16\) is not"),
+    ):
+        np.save(tmp_path / "bed.npy", rows)
+        refused(tmp_path / "bed.npy", words, resolution=16)
+    np.save(tmp_path / "bed.npy", np.moveaxis(GRIDS[:1], 0, -1))
+    assert np.array_equal(read(tmp_path / "bed.npy")[1], GRIDS[:1])
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError(13, "Permission denied"), OSError(5, "Input/output error"), MemoryError("8 EiB")]
+)
+def test_what_the_machine_cannot_do_is_no_damage(tmp_path, monkeypatch, error):
+    np.save(tmp_path / "bed_1.npy", GRIDS[0])
+    for name in ("bed_2.npz", "bed_2.npy", "bed_2.mat", "bed_2.binvox"):
+        (tmp_path / name).write_bytes(b"?")
+    opened = Path.open
+
+    def fails(path, *arguments, **options):
+        if "bed_2" in str(path):
+            raise error
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", fails)
+    monkeypatch.setattr("zipfile.ZipFile", fails)
+    _, grids, problems, _ = read(tmp_path)
+    assert np.array_equal(grids, GRIDS[:1]) and len(problems) == 4
+    for line in problems:
+        assert "bed_2" in line and str(error.args[-1]) in line and "damaged" not in line and "again" not in line
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch):
+    (tmp_path / "closed").mkdir()
+    np.save(tmp_path / "bed.npy", GRIDS[0])
+    listed = os.scandir
+
+    def fails(path):
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", fails)
+    _, _, problems, _ = read(tmp_path)
+    assert len(problems) == 1 and "Permission denied" in problems[0] and "closed" in problems[0]
+    with pytest.raises(PermissionError):
+        read(tmp_path / "closed")
 
 
 def overlap(a, b):

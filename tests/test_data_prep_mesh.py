@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from problems import QUADS, box, off_text
 from scipy import ndimage
 
-from data_prep import MeshError, load_off, voxelize, voxelizer
+from data_prep import MeshError, load_off, off, voxelize, voxelizer
 
 REAL = os.environ.get("DNET_TEST_DATA")
 needs_real_data = pytest.mark.skipif(not REAL, reason="DNET_TEST_DATA names no folder with real meshes and grids")
@@ -159,6 +159,7 @@ def test_a_soup_of_huge_triangles_is_bounded():
 
 VERTICES, FACES = box(2, 1, 0.5)
 TEXT = off_text(VERTICES, FACES)
+COLOURED = off_text(VERTICES, [f"{a} {b} {c} 255 0 0".split() for a, b, c in FACES]).replace("\n6 ", "\n3 ")
 
 
 @pytest.mark.parametrize(
@@ -175,9 +176,17 @@ TEXT = off_text(VERTICES, FACES)
         TEXT.replace("\n", "\n\n  "),
         TEXT.replace(" 0\n", "\n", 1),
         TEXT.rstrip("\n"),
-        off_text(VERTICES, [f"{a} {b} {c} 255 0 0".split() for a, b, c in FACES]).replace("\n6 ", "\n3 "),
         off_text(VERTICES, [f"{a} {b} {c} 0.5 0.5 1 1".split() for a, b, c in FACES]).replace("\n7 ", "\n3 "),
         off_text(VERTICES, QUADS),
+        "OFF\n" + "\n".join(TEXT.split()[1:]),  # line breaks are free
+        "OFF\n" + " ".join(TEXT.split()[1:]),
+        "OFF" + "\n".join(" ".join(TEXT.split()[i : i + 5]) for i in range(1, 80, 5)),
+        off_text(VERTICES, QUADS).replace(" ", "\n"),
+        TEXT.replace("8 12 0\n", "8\n12\n0\n"),
+        TEXT.replace("8 12 0\n", "8 12 # so many\n0 0.0 0.0\n0.0 ").replace("0.0 0.0 0.0\n", "", 1),
+        TEXT.replace("\n3 ", " 3 ", 2).replace(" 3 7\n", "\n3\n7\n", 1),
+        COLOURED,
+        COLOURED.replace("8 12 0\n", "8\n12\n0\n"),
     ],
 )
 def test_reads_every_dialect(tmp_path, text):
@@ -186,6 +195,13 @@ def test_reads_every_dialect(tmp_path, text):
     vertices, faces = load_off(path)
     assert vertices.dtype == np.float64 and faces.dtype.kind == "i"
     assert np.array_equal(vertices, VERTICES) and np.array_equal(faces, FACES)
+
+
+@pytest.mark.parametrize("head", ["OFF\n", "OFF", "OFF # a comment\n\n"])
+def test_triangles_without_colours_take_the_fast_way(tmp_path, monkeypatch, head):
+    monkeypatch.delattr(off, "_polygons")
+    (tmp_path / "box.off").write_text(off_text(VERTICES, FACES, head))
+    assert np.array_equal(load_off(tmp_path / "box.off")[1], FACES)
 
 
 def test_polygons_become_fans(tmp_path):
@@ -225,6 +241,15 @@ def test_polygons_become_fans(tmp_path):
         (b"OFF\n3 1 0\n1 1 1\n1 1 1\n1 1 1\n3 0 1 2\n", "one point"),
         (b"OFF\n1 1 0\n1 1 1\n3 0 0 0\n", "one point"),
         (TEXT.encode("utf-16"), "does not begin|binary"),
+        (TEXT.replace("2.0 1.0 0.5", "2.0").encode(), "damaged at the line '2.0'"),
+        (TEXT.replace(" ", "\n")[:-4].encode(), "truncated or damaged"),
+        (TEXT.replace("12 0\n", "12 0", 1).encode(), "numbers of vertices"),
+        (TEXT.replace("\n3 4 7 5", "\n3 4 7 ").encode(), "damaged at the line '3 4 7'"),  # what looks like a pair
+        (off_text(VERTICES, QUADS).replace("0.0 0.0 0.0\n", "", 1).encode(), "truncated or damaged"),
+        (TEXT.replace("0.0 0.0 0.0\n", "", 1).encode(), "truncated or damaged"),
+        (TEXT.replace(" ", "\n").replace("12", "-12", 1).encode(), "nothing to draw"),
+        (b"OFF\n3\n1\n0\n0 0 0 1 0 0 0 1 0\n-3 0 1 2", "truncated or damaged"),
+        (b"OFF\n3 2 0\n0 0 0\n1 0 0\n0 1 0\n2 0 1\n1 2\n", "nothing to draw: its 2 faces have fewer than 3 corners"),
     ],
 )
 def test_refuses_with_one_line_that_names_file_and_reason(tmp_path, data, reason):
@@ -233,6 +258,19 @@ def test_refuses_with_one_line_that_names_file_and_reason(tmp_path, data, reason
     with pytest.raises(MeshError, match=reason) as error:
         load_off(path)
     assert "chair_0007.off" in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("flat", ["2 0 6", "2 0 6 255 0 0", "1 5", "0", "2 0 6\n1 3"])
+@pytest.mark.parametrize("end", [" ", "\n"])
+def test_faces_without_area_are_left_out_with_a_warning(tmp_path, flat, end):
+    count, path = 1 + flat.count("\n"), tmp_path / "box.off"
+    text = off_text(VERTICES, QUADS).replace("8 6 0", f"8 {6 + count} 0") + flat + "\n"
+    if end == "\n" and "255" not in flat:
+        text = "OFF" + text[3:].replace(" ", end)
+    path.write_text(text)
+    with pytest.warns(UserWarning, match=f"box.off: {count} of {6 + count} faces have fewer than 3 corners") as told:
+        vertices, faces = load_off(path)
+    assert np.array_equal(vertices, VERTICES) and np.array_equal(faces, FACES) and len(told) == 1
 
 
 @settings(max_examples=200, deadline=None)

@@ -154,6 +154,19 @@ def test_refuses_what_is_not_modelnet10(tmp_path):
     assert not [p for p in (tmp_path / "cache").iterdir() if p.suffix == ".zip"]
 
 
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), MemoryError("8 EiB")])
+def test_a_zip_that_the_machine_cannot_read_is_neither_incomplete_nor_deleted(tmp_path, monkeypatch, error):
+    def fails(*_):
+        raise error
+
+    make_zip(tmp_path / "m.zip")
+    with served((tmp_path / "m.zip").read_bytes()) as (url, _):
+        monkeypatch.setattr(zipfile, "ZipFile", fails)
+        with pytest.raises(type(error), match=error.args[-1]):
+            fetch_zip(tmp_path / "cache", url)
+    assert (tmp_path / "cache/ModelNet10.zip").exists()
+
+
 def test_the_zip_is_fetched_once_and_its_hash_remembered(tmp_path):
     body = make_zip(tmp_path / "m.zip").read_bytes()
     with served(body) as (url, requests):
