@@ -113,7 +113,8 @@ def _locate(name: str | Path, resolution: int) -> Path:
         if path == made:
             raise DataError(
                 f"ModelNet10 at {resolution}^3 is not on this machine ({path}). Its models are free for research use; "
-                f"make it once with: dnet-data modelnet10 --resolution {resolution}"
+                f"make it once with: dnet-data modelnet10 --resolution {resolution} (or bring voxels of your own by dnet-data "
+                f"import --name modelnet10 --resolution {resolution})"
             ) from None
         known = "choose 'furniture', 'modelnet10' or the path of a voxel archive"
         raise DataError(f"unknown dataset {name!r}: {known}") from None
@@ -186,5 +187,8 @@ def _fit(voxels: Tensor, resolution: int) -> Tensor:
     border, odd = divmod(resolution - side, 2)
     fitted = pad(voxels, border)  # or cut, where it is negative
     if odd or fitted.count_nonzero() < voxels.count_nonzero():
-        raise DataError(f"a {side}^3 archive cannot give {resolution}^3 shapes: make one with `dnet-data --resolution`")
+        raise DataError(
+            f"a {side}^3 archive cannot give {resolution}^3 shapes: make one that can, with --resolution of `dnet-data "
+            "shapes`, `modelnet10` or `import`"
+        )
     return fitted
