@@ -113,8 +113,8 @@ def _locate(name: str | Path, resolution: int) -> Path:
         if path == made:
             raise DataError(
                 f"ModelNet10 at {resolution}^3 is not on this machine ({path}). Its models are free for research use; "
-                f"make it once with: dnet-data modelnet10 --resolution {resolution} (or bring voxels of your own by dnet-data "
-                f"import --name modelnet10 --resolution {resolution})"
+                f"make it once with: dnet-data modelnet10 --resolution {resolution} (or, from a copy of your own: "
+                f"dnet-data import FILE --name modelnet10 --resolution {resolution})"
             ) from None
         known = "choose 'furniture', 'modelnet10' or the path of a voxel archive"
         raise DataError(f"unknown dataset {name!r}: {known}") from None
