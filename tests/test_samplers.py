@@ -41,6 +41,14 @@ def rows(matrix: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
     return (matrix @ vectors[..., None])[..., 0]
 
 
+def square(vectors: torch.Tensor) -> torch.Tensor:
+    """|vector|^2 of every eight columns, (N, k) -> (N, k / 8)."""
+    return vectors.view(len(vectors), -1, 8).square().sum(2)
+
+
+CHI2 = stats.chi2(8).cdf
+
+
 # -- Gaussians of eight voxels: plain and Metropolis, free and conditioned ---------------------------------------------
 
 
@@ -86,22 +94,25 @@ def gaussian(
 
         return sample(y.view(-1, 1, 2, 2, 2), energy, num_steps=steps, **options).flatten(1)
 
+    def white(y: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
+        return torch.cat([theta, torch.linalg.solve_triangular(root, (y - theta)[..., None], upper=False)[..., 0]], 1)
+
     theta = randn(n, 8)
     y = theta + rows(root, randn(n, 8))
     kept = rows(eye - p, y)
     y = chain(y + rows(p, 3 * randn(n, 8)), theta, 60)  # from far away, of what may move
-    for _ in range(8):
+    arrived = white(y, theta)
+    found = looked_at("arrived", arrived[:, 8:]) | looked_at("arrived, length", square(arrived[:, 8:]), CHI2)
+    if own:  # chains side by side, and those of the two halves, know nothing of each other
+        for name, pairs in {"neighbours": (arrived[::2], arrived[1::2]), "halves": arrived.chunk(2)}.items():
+            found |= looked_at(name, sum(pairs)[:, 8:] / 2**0.5)
+    for _ in range(3):
         theta = rows(posterior @ inverse, y) + rows(torch.linalg.cholesky(posterior), randn(n, 8))
-        y = chain(y, theta, 3)
+        y = chain(y, theta, 20)
     off = rows(eye - p, y) - kept
     assert (off == 0).all() if which == "hidden voxels" else off.abs().max() < 1e-13, "what must be kept has moved"
-
-    white = torch.cat([theta, torch.linalg.solve_triangular(root, (y - theta)[..., None], upper=False)[..., 0]], 1)
-    found = looked_at("voxel", white) | looked_at("length", white.view(-1, 2, 8).square().sum(2), stats.chi2(8).cdf)
-    if own:  # chains side by side, and those of the two halves, know nothing of each other
-        for name, pairs in {"neighbours": (white[::2], white[1::2]), "halves": white.chunk(2)}.items():
-            found |= looked_at(name, sum(pairs) / 2**0.5)
-    return found
+    both = white(y, theta)
+    return found | looked_at("voxel", both) | looked_at("length", square(both), CHI2)
 
 
 # -- a posterior without closed form: ranks ----------------------------------------------------------------------------
@@ -109,7 +120,7 @@ def gaussian(
 MODES = MixtureEnergy(torch.tensor([[-1.0, 0.0], [1.0, 0.8], [0.3, -1.2]], dtype=torch.float64), 0.5, (1.0, 2.0, 1.0))
 
 
-def ranks(seed: int, n: int = 4000, ends: int = 7, steps: int = 6) -> P:
+def ranks(seed: int, n: int = 4000, ends: int = 7, steps: int = 20) -> P:
     """theta of a mixture, x ~ N(theta, 0.8^2); a chain on theta | x from theta to a hub, and seven that leave the hub.
 
     Metropolis chains are reversible, so theta might have been reached from the hub, too: it is exchangeable with the
@@ -188,10 +199,10 @@ def walls(metropolis: bool, seed: int, n: int = 6000) -> P:
     which, y = random.integers(3, size=n), torch.full((n, 3), LOW, dtype=torch.float64)
     options = dict(step_size=h, temperature=t, metropolis=metropolis, generator=draw)
     y = sample(y, Tilted(TILTS[which]), num_steps=400, **options)
-    for _ in range(8):
+    for _ in range(3):
         log_p = sum(np.stack([np.interp(v, MIDDLE, np.log(share)) for share in shares]) for v in y.numpy().T)
         which = (log_p + random.gumbel(size=(3, n))).argmax(0)
-        y = sample(y, Tilted(TILTS[which]), num_steps=3, **options)
+        y = sample(y, Tilted(TILTS[which]), num_steps=20, **options)
     assert y.min() >= LOW and y.max() <= HIGH
     uniform = torch.stack([torch.from_numpy(np.interp(y, edges, level)) for level in levels])[which, torch.arange(n)]
     found = looked_at("coordinate", uniform, "uniform")
@@ -253,7 +264,7 @@ CASES: dict[str, Callable[[int], P]] = {
     for metropolis in (False, True)
 }
 CASES |= {
-    "a generator a chain": partial(gaussian, FREE, True, own=True, n=2000),
+    "a generator a chain": partial(gaussian, FREE, True, own=True, n=3000),
     "a posterior's ranks": ranks,
     "between walls, reflected": partial(walls, False),
     "between walls, Metropolis": partial(walls, True),
