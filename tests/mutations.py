@@ -186,6 +186,11 @@ class Bug(NamedTuple):
     new: str
     tests: tuple[str, ...]
 
+    @property
+    def room(self) -> str:
+        """Where it is planted."""
+        return self.file.removeprefix("dnet_lib/").removesuffix(".py")
+
     def plant(self, tree: Path) -> None:
         """Write the bug into a copy of the library."""
         path = tree / self.file
@@ -230,6 +235,13 @@ def first_failure(source: Path, tests: tuple[str, ...], bug: Bug | None = None) 
         return found[1] if found else "", time.perf_counter() - began
 
 
+def sentence(test: str) -> str:
+    """A test's name, as a page shows it: "learning: a learning step is adam [None]"."""
+    file, _, name = test.replace(".py", "").replace("test_", "").partition("::")
+    name, bracket, case = name.partition("[")
+    return f"{file}: {name.replace('_', ' ')}{' ' * bool(bracket)}{bracket}{case}" if test else ""
+
+
 def main() -> int:
     """Plant, run, tell; the table is written only where all bugs were planted."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -253,13 +265,13 @@ def main() -> int:
             sys.exit(f"without a bug {red} fails already: no table can be made")
         print(f"without a bug all of {', '.join(everything)} pass ({seconds:.0f} s)", flush=True)
         for bug, found in zip(bugs, pool.map(lambda bug: first_failure(source, bug.tests, bug), bugs), strict=True):
-            rows.append([bug.name, bug.file.removeprefix("dnet_lib/"), found[0], round(found[1])])
+            rows.append([bug.name, bug.room, sentence(found[0]), round(found[1])])
             print(f"{bug.name}: {found[0] or 'UNNOTICED'} ({found[1]:.0f} s)", flush=True)
     missed = sum(not row[2] for row in rows)
     print(f"{len(rows)} bugs, {missed} unnoticed")
     if not asked.words and not asked.file:
         with TABLE.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerows([["planted", "in", "noticed by", "seconds"], *rows])
+            csv.writer(file, lineterminator="\n").writerows([["planted", "in", "first noticed by", "seconds"], *rows])
     return int(missed > 0)
 
 
