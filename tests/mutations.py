@@ -174,6 +174,32 @@ dnet_lib/starts.py test_starts test_learning test_completion
     chains overwrite the data they began at
         observed.clone(), None
         observed, None
+
+dnet_lib/generator.py test_generator
+    latent: the misfit without its half
+        misfit / (2 * self.sigma**2)
+        misfit / self.sigma**2
+    latent: inferred, and not kept
+        run.latent[rows] = infer(
+        infer(
+
+dnet_lib/cooperative.py test_cooperative
+    teaching: revised shapes of other latent vectors
+        self.latent, revised
+        self.latent.flip(0), revised
+
+dnet_lib/multigrid.py test_multigrid
+    grids: each learns from rows of its own
+        None if run is coarsest else lambda: coarsest.index
+        None
+
+dnet_lib/pretrained.py test_completion test_checkpoints
+    models: recovery moves all, and pastes what was visible
+        hidden_voxels(hidden), generator
+        None, generator
+    models: super-resolution moves all
+        missing_detail(scale), generator
+        None, generator
 """
 
 
