@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -14,9 +14,11 @@ from dnet_lib import (
     Settings,
     ShapeError,
     down_scale,
+    hidden_voxels,
     load_model,
     load_shapes,
     recovery_error,
+    sample,
     save_model,
     tables,
     threshold,
@@ -121,6 +123,25 @@ def test_a_model_recovers_without_looking_and_leaves_the_visible_alone():
     assert recovered.isfinite().all() and (recovered - fill_hidden(y, hidden))[hidden].abs().mean() > 0.01
     with pytest.raises(ShapeError, match="NaN"):
         small_model().recover(torch.full_like(y, math.nan), hidden)
+
+
+def test_a_model_recovers_by_a_chain_that_sees_the_visible_at_every_step():
+    """Pasted back after the last step alone, they would be unseen until then, and the hidden ones others."""
+    y, model = drawn(6, 8, 0.3), small_model()
+    _, hidden = corrupt(y, 0.7, generator=seeded())
+    keep, free = (
+        sample(
+            fill_hidden(y, hidden) - model.mean,
+            model.net,
+            projection=projection,
+            generator=seeded(1),
+            **asdict(model.settings),
+        )
+        for projection in (hidden_voxels(hidden), None)
+    )
+    recovered = (model.recover(y, hidden, generator=seeded(1)) - model.mean)[hidden]
+    torch.testing.assert_close(recovered, keep[hidden])
+    assert (recovered - free[hidden]).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("scale", [2, 4])

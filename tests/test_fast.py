@@ -246,6 +246,14 @@ def test_sample_takes_it_by_itself_and_agrees(metropolis, projected, monkeypatch
     assert not torch.equal(ours, plain), "the plain path was taken twice"
 
 
+def test_chains_on_frozen_weights_are_reflected_at_the_walls():
+    net = network(Architecture(12, SMALL.layers, "silu", s=None, bounds=(-0.3, 0.7)))
+    start, options = torch.zeros(4, 1, 12, 12, 12), dict(num_steps=8, step_size=0.05)
+    ours, plain = (sample(start, net, generator=seeded(1), fast=fast, **options) for fast in (True, False))
+    torch.testing.assert_close(ours, plain, rtol=0, atol=1e-4)
+    assert -0.3 <= ours.min() < -0.29 and 0.69 < ours.max() <= 0.7
+
+
 def test_acceptance_is_unchanged():
     """log of the Metropolis ratio on both paths, where proposals are near the edge of being refused."""
     net = network(Architecture(16, ((20, 8, 2), (10, 4, 2)), activation="silu"))

@@ -1,6 +1,7 @@
 """The house keeps its order: who may import whom, and nothing happens on import."""
 
 import ast
+import csv
 import inspect
 import json
 import re
@@ -10,6 +11,7 @@ import tomllib
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
+import mutations
 import pytest
 
 import dnet_lib
@@ -248,3 +250,29 @@ def test_no_machine_paths():
         text = path.read_text(encoding="utf-8")
         for word in ("/" + "work/", "/" + "root/", ".." + "/shared", "/" + "home/"):
             assert word not in text, f"{path.name} mentions {word}"
+
+
+BUGS = mutations.planted()
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
+def test_a_planted_bug_still_fits_the_library(bug, tmp_path):
+    place = tmp_path / bug.file
+    place.parent.mkdir(parents=True)
+    place.write_text((ROOT / bug.file).read_text("utf-8"), "utf-8")
+    bug.plant(tmp_path)
+    ast.parse(place.read_text("utf-8"))
+    assert all((ROOT / "tests" / f"{name}.py").is_file() for name in bug.tests)
+    with pytest.raises(SystemExit, match=f"{bug.file} holds .* 0 times, not once"):
+        bug._replace(old="no such text").plant(tmp_path)
+
+
+def test_the_book_s_table_is_of_these_bugs_and_every_one_was_noticed():
+    """By a test that exists; `python tests/mutations.py` writes it."""
+    head, *rows = csv.reader(mutations.TABLE.read_text("utf-8").splitlines())
+    assert [row[:2] for row in rows] == [[bug.name, bug.room] for bug in BUGS] and len(BUGS) >= 20
+    for bug, row in zip(BUGS, rows, strict=True):
+        file, test = re.fullmatch(r"(.+?): ([^[]+?)( \[.+\])?", row[head.index("first noticed by")]).groups()[:2]
+        assert f"test_{file}" in bug.tests
+        tests = (ROOT / "tests" / f"test_{file}.py").read_text("utf-8")
+        assert f"def test_{test.replace(' ', '_')}(" in tests, f"{bug.name} was noticed by {test!r}"

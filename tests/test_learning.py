@@ -25,6 +25,7 @@ from dnet_lib import (
     Run,
     Settings,
     ShapeError,
+    down_scale,
     learn,
     learning_gradient,
     sample,
@@ -32,7 +33,7 @@ from dnet_lib import (
 from dnet_lib.learning import learning_step
 from dnet_lib.presets import AUTHORS, PAPER
 from dnet_lib.resuming import read_state, write_state
-from dnet_lib.starts import Data, Noise, Persistent, PersistentData
+from dnet_lib.starts import Corrupted, Data, LowResolution, Noise, Persistent, PersistentData
 
 DATA = drawn(6, 4, 0.4) - 0.4
 
@@ -323,6 +324,30 @@ def test_persistent_data_follow_the_batches():
     starts = PersistentData(DATA)
     list(learn(Run.begin(small_net(), starts, settings), DATA, settings))
     torch.testing.assert_close(starts.chains, DATA)  # each chain is still at its own shape
+
+
+ALL = torch.arange(len(DATA))
+
+
+def test_every_iteration_has_noise_of_its_own():
+    """With f = 0 and h = 0.1 a step from the data is 0.8 Y + sqrt(h) eps: eps of variance 1, apart from another's."""
+    settings = Settings(num_iterations=4, num_steps=1, batch_size=6, learning_rate=0.0, step_size=0.1)
+    records = learn(Run.begin(small_net(std=0.0), Data(), settings), DATA, settings, batches=lambda: ALL)
+    noise = torch.stack([((r.synthesized - 0.8 * DATA) / math.sqrt(0.1)).flatten() for r in records])
+    assert (torch.cov(noise) - torch.eye(4)).abs().max() < 5 * math.sqrt(2 / DATA.numel())
+
+
+@pytest.mark.parametrize("metropolis", [False, True])
+def test_chains_keep_what_their_start_says(metropolis):
+    settings = Settings(num_iterations=2, num_steps=4, batch_size=6, step_size=0.02, metropolis=metropolis)
+    for starts in (Corrupted(0.75), LowResolution(2)):
+        for r in learn(Run.begin(small_net(), starts, settings), DATA, settings, batches=lambda: ALL):
+            kept = r.synthesized == DATA
+            if isinstance(starts, Corrupted):
+                assert (kept.flatten(1).sum(1) == 16).all()
+            else:
+                torch.testing.assert_close(down_scale(r.synthesized, 2), down_scale(DATA, 2))
+                assert not kept.any()
 
 
 def test_schedules_follow_the_iteration():
