@@ -97,7 +97,7 @@ SLOPE: dict[str, Callable[..., Tensor]] = {  # the gradient with respect to a, w
 }
 
 
-def alone(method: Callable[Concatenate["FrozenNet", P], R]) -> Callable[Concatenate["FrozenNet", P], R]:
+def _alone(method: Callable[Concatenate["FrozenNet", P], R]) -> Callable[Concatenate["FrozenNet", P], R]:
     """A method that shares the buffers: no two threads at once; float32 and no graph, whatever the context."""
 
     @wraps(method)
@@ -158,7 +158,7 @@ class FrozenNet:
             lines.append(f"{shapes}, {g.kernel}^3 stride {g.stride}: {how}")
         return "\n".join(lines)
 
-    @alone
+    @_alone
     def refresh(self) -> "FrozenNet":
         """Transform the weights as they are now; nothing is done when they have not changed."""
         if getattr(self, "versions", None) != self._versions():
@@ -172,7 +172,7 @@ class FrozenNet:
     def _versions(self) -> list[tuple[int, int]]:
         return [(0 if p.is_inference() else p._version, p.data_ptr()) for p in self.net.parameters()]
 
-    @alone
+    @_alone
     def score(self, y: Tensor) -> Tensor:
         """f(Y; theta) of eq. (2): (N, 1, R, R, R), centred -> (N,)."""
         return torch.cat([self._forward(part)[0] for part in self._blocks(y)])
@@ -183,7 +183,7 @@ class FrozenNet:
 
     __call__ = energy
 
-    @alone
+    @_alone
     def energy_and_gradient(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """E(Y) (N,) and dE/dY (like y)."""
         s, gradient = self.net.architecture.s, torch.empty_like(y)
@@ -198,7 +198,7 @@ class FrozenNet:
             scores.append(score)
         return self.net.reference(y) - torch.cat(scores), gradient
 
-    @alone
+    @_alone
     def learning_gradient(self, y: Tensor, weight: Tensor, penalty: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """E(Y) (N,) and, by parameter name, the gradient of sum_i weight_i E_i + penalty_i E_i^2 / 2."""
         total = {name: torch.zeros_like(p) for name, p in self.net.named_parameters()}
