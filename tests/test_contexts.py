@@ -24,8 +24,10 @@ from dnet_lib import (
     sample,
 )
 from dnet_lib.baselines.denoiser import load_denoiser
+from dnet_lib.energy import SameConv3d
 from dnet_lib.fast import FrozenNet
 from dnet_lib.fast.convolutions import Choice
+from dnet_lib.presets import COOPERATIVE, MULTIGRID, SYNTHESIS
 
 NET = DescriptorNet(Architecture(12, ((6, 4, 2), (5, 3, 1))), weight_std=0.1, generator=seeded())
 Y = 0.3 * torch.randn(3, 1, 12, 12, 12, generator=seeded(1))
@@ -149,3 +151,38 @@ def test_dtypes_that_do_not_meet_are_named():
         net = small_net()
     with pytest.raises(ShapeError, match=r"network is torch\.float64, the shapes are torch\.float32: convert"):
         sample(torch.zeros(1, 1, 4, 4, 4), net, num_steps=1, step_size=0.1)
+
+
+def geometries(architecture: Architecture) -> Iterator[tuple[int, ...]]:
+    """Resolution, channels in and out, kernel and stride of each convolution."""
+    side, channels = architecture.resolution, 1
+    for out, kernel, stride in architecture.layers:
+        yield side, channels, out, kernel, stride
+        side, channels = -(-side // stride), out
+
+
+LAYERS = {  # of the presets, many strided and some with one output column: resolution, channels, kernel, stride
+    (r, i, o, k, s)
+    for preset in (*MULTIGRID.values(), *SYNTHESIS.values(), *COOPERATIVE.values())
+    for architecture in getattr(preset, "grids", (preset.architecture,))
+    for r, i, o, k, s in geometries(architecture)
+}
+
+
+@pytest.mark.parametrize(
+    "layer", sorted(layer for layer in LAYERS if layer[1] * layer[2] * layer[3] ** 3 < 3e5 and layer[0] < 64)
+)
+def test_convolutions_in_half_precision_are_right_on_this_processor(layer):
+    """PyTorch's own, as autocast calls them: reports tell of strided ones that were wrong with one output column."""
+    r, channels, out, kernel, stride = layer
+    conv = SameConv3d(channels, out, kernel, stride, r)
+    torch.nn.init.normal_(conv.weight, generator=seeded())
+    y = torch.randn(2, channels, r, r, r, generator=seeded(1), requires_grad=True)
+    exact = conv(y)
+    up = torch.randn(exact.shape, generator=seeded(2))
+    expected = exact, *torch.autograd.grad(exact, (y, conv.weight), up)
+    with halved():
+        rounded = conv(y)
+    found = rounded, *torch.autograd.grad(rounded, (y, conv.weight), up.to(rounded.dtype))
+    for ours, theirs in zip(found, expected, strict=True):
+        assert (ours.float() - theirs).norm() < 0.02 * theirs.norm()
