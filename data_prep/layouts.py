@@ -263,10 +263,11 @@ def _occupied(name: str, values: NDArray[Any], occupied: str | None) -> tuple[ND
         raise ArchiveError(f"{name}: has voxels that are not finite numbers (NaN or infinite)")
     low, high = values.min(), values.max()
     side, flat = _side(values.size), values.ndim == 1
-    bits = _side(values.size, 8) if flat and values.dtype.kind in "iu" and 0 <= low <= high <= 255 else 0
+    bytes_ = values.dtype == np.int8 or (0 <= low <= high <= 255 and not np.mod(values, 1).any())
+    bits = _side(values.size, 8) if flat and values.dtype.kind != "b" and bytes_ else 0
     if occupied is None and values.dtype.kind != "b":
         two = high > 0 and ((values == 0) | (values == high)).all()
-        if low < 0 or (high > 1 and (bits or not two)) or (flat and not side):
+        if low < 0 or 0 < high <= 0.5 or (high > 1 and (bits or not two)) or (flat and not side):
             raise UnclearError(
                 f"its values run from {low:g} to {high:g}: say which are occupied by --occupied "
                 + (f"bits (or little-bits: packed bytes of {bits}^3), " if bits else "")
@@ -361,7 +362,8 @@ def _only(file: Path, names: Sequence[str], good: Callable[[str], bool], keys: S
     """The array that is meant: the one asked for, else the only good one."""
     meant = [name for name in names if name in keys] or [name for name in names if good(name)] or names
     if len(meant) > 1:
-        raise ArchiveError(f"{file}: {' and '.join(meant)} could each be meant: choose with --key")
+        way = "give --key one of them" if {*meant} <= {*keys} else "choose with --key"
+        raise ArchiveError(f"{file}: {' and '.join(meant)} could each be meant: {way}")
     return meant[0]
 
 
@@ -466,6 +468,8 @@ def read_mat(file: Path, keys: Sequence[str] = (), known: str | None = None) -> 
             found = ", ".join(f"{key} {shape} {kind}" for key, (shape, kind) in held.items()) or "nothing"
             raise ArchiveError(f"{file}: no array (R, R, R) of numbers in it, but {found}: save a shape in one")
         asked = _asked(file, keys, held)
+        if asked and not {*asked} & {*fit}:
+            raise ArchiveError(f"{file}: {', '.join(asked)} is no array (R, R, R) of numbers; {', '.join(fit)} is")
         key = _only(file, fit, lambda key: key == "instance" or "instance" not in fit, asked)
         values = scipy.io.loadmat(file, variable_names=[key])[key]
     yield Found(file.stem, values, *_from_path(file), key=key)

@@ -118,7 +118,8 @@ class DescriptorNet(nn.Module):
         super().__init__()
         self.architecture = a = architecture or Architecture()
         if not isinstance(a, Architecture):
-            raise ValueError(f"a DescriptorNet takes an Architecture, not {a!r}: try DescriptorNet.compact({a!r})")
+            way = f": try DescriptorNet.compact({a!r})" if isinstance(a, int) else ""
+            raise ValueError(f"a DescriptorNet takes an Architecture, not {a!r}{way}")
         self.resolution, self.bounds = a.resolution, a.bounds
         sizes = [1] + [channels for channels, _, _ in a.layers]
         resolution, layers = a.resolution, []

@@ -3,6 +3,7 @@
 import glob
 import json
 import os
+import re
 import tempfile
 import threading
 import time
@@ -42,9 +43,10 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise OSError(error.errno, f"could not write {path}: {error.strerror}; what was there is unchanged") from error
     finally:
+        left = re.compile(rf"\.{re.escape(path.name)}\.\d+-\d+\.part")
         for old in (part, *path.parent.glob(f".{glob.escape(path.name)}.*.part")):
             with suppress(OSError):
-                if old == part or time.time() - old.stat().st_mtime > STALE:
+                if old == part or (left.fullmatch(old.name) and time.time() - old.stat().st_mtime > STALE):
                     old.unlink()
 
 
@@ -83,6 +85,10 @@ def read_tensors(path: str | Path, kind: str, *, device: torch.device | str = "c
     foreign file.
     """
     where = check_device(device)
+    if where.type == "meta":
+        raise ValueError(
+            "a file's numbers cannot lie on the device 'meta', which holds none: read on 'cpu', then .to('meta')"
+        )
     try:
         with Path(path).open("rb") as opened:  # what the system has against it, in its own words
             if opened.read(2) == b"PK":

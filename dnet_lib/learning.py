@@ -60,6 +60,8 @@ class Settings:
             for name in ("num_iterations", "num_steps", "batch_size")
         }
         checked |= {name: check_real(getattr(self, name), name) for name in ("data_noise", "energy_penalty")}
+        if not isinstance(self.metropolis, bool) or self.fast not in (None, True, False):
+            raise ValueError(f"metropolis is True or False, fast also None, not {self.metropolis!r} and {self.fast!r}")
         checked["step_size"] = check_real(self.step_size, "step_size", above=True)
         for name in ("learning_rate", "temperature"):
             if not callable(value := getattr(self, name)):
@@ -165,7 +167,7 @@ class Run:
         """Give the optimizer the numbers of this iteration."""
         wanted: dict[str, Any] = {"lr": settings.learning_rate, "betas": settings.betas}
         for k, group in enumerate(self.optimizer.param_groups):
-            now = _numbers(wanted | (self.own[k] if self.own else {}), self.iteration)
+            now = _numbers(wanted | (self.own[k] if k < len(self.own) else {}), self.iteration)
             group.update({name: value for name, value in now.items() if name in group})
 
     def belongs(self, data: Tensor) -> dict[str, Any]:
@@ -248,10 +250,13 @@ def learning_gradient(
     share = torch.cat([shapes.new_full((n,), 1.0) / count for n, count in zip(sizes, counts, strict=True)])
     weight, penalty = share.clone(), 2 * energy_penalty * share  # the loss is sum_i weight_i E_i + penalty_i E_i^2 / 2
     weight[len(observed) :].neg_()
+    if not any(parameter.requires_grad for parameter in net.parameters()):
+        raise ValueError(f"this {type(net).__name__} has no weights to learn: none requires a gradient")
     if frozen is None:
-        energies = check_energies(net(shapes), shapes)
-        net.zero_grad(set_to_none=True)
-        ((weight + penalty * energies / 2) * energies).sum().backward()
+        with torch.enable_grad():
+            energies = check_energies(net(shapes), shapes)
+            net.zero_grad(set_to_none=True)
+            ((weight + penalty * energies / 2) * energies).sum().backward()
     else:
         energies, gradients = frozen.learning_gradient(shapes, weight, penalty)
         for name, parameter in net.named_parameters():

@@ -69,11 +69,11 @@ def inception_score(probabilities: Tensor, *, splits: int = 10, generator: torch
 
 
 def _look_sorted(labels: Tensor) -> bool:
-    """Whether neighbours differ so seldom that chance is no explanation (three standard deviations)."""
+    """Whether neighbours differ so seldom that chance is no explanation (2.5 standard deviations)."""
     shares = labels.unique(return_counts=True)[1].double() / len(labels)
     differ = 1 - shares.square().sum().item()
     expected, found = (len(labels) - 1) * differ, int((labels[1:] != labels[:-1]).sum())
-    return bool(found < expected - 3 * math.sqrt(2 * expected * (1 - differ) + 1))
+    return bool(found < expected - 2.5 * math.sqrt(2 * expected * (1 - differ) + 1))
 
 
 def class_probability(probabilities: Tensor, label: int | Tensor) -> float:

@@ -12,7 +12,7 @@ from dnet_lib.checks import check_occupancy, check_real, check_whole
 from dnet_lib.energy import Architecture, DescriptorNet
 from dnet_lib.errors import ShapeError
 from dnet_lib.fast import freeze
-from dnet_lib.files import Packed, beneath, weights, with_weights
+from dnet_lib.files import Packed, beneath, check_device, weights, with_weights
 from dnet_lib.generator import Proposals
 from dnet_lib.langevin import Generators, langevin, sample, white_noise
 from dnet_lib.learning import Run
@@ -85,7 +85,7 @@ class Pretrained:
 
     def to(self, device: torch.device | str) -> Self:
         """A copy of the model, on another device or the same."""
-        moved: Self = _moved(self, device)
+        moved: Self = _moved(self, check_device(device))
         return moved
 
     @property

@@ -221,11 +221,16 @@ def read_state(path: str | Path, device: torch.device | str = "cpu") -> tuple[di
     except Exception as error:
         if whole:
             raise
-        raise CheckpointError(f"{path} is not a checkpoint of a learning run: delete it to begin anew") from error
+        raise CheckpointError(
+            f"{path} cannot be read as the checkpoint of a learning run: name another file, or, if it was one, it is "
+            "damaged"
+        ) from error
     if isinstance(held, list):
         raise CheckpointError(f"{path} was written by an earlier version of the library: delete it to begin anew")
     if not whole or not isinstance(held, dict) or held.get("format") != FORMAT:
-        raise CheckpointError(f"{path} is damaged, or no checkpoint of a learning run: delete it to begin anew")
+        raise CheckpointError(
+            f"{path} is damaged, or no checkpoint of a learning run: name another file, or delete it if it was one"
+        )
     count = len(held["processes"])
     if count != world():
         raise CheckpointError(f"{path} was written by {count} processes, and these are {world()}: start as many")

@@ -61,7 +61,8 @@ def noise(
 
     resolution  R for grids (num_chains, 1, R, R, R), or the form of one item: (2,) for points (num_chains, 2)
     """
-    form = (1, resolution, resolution, resolution) if isinstance(resolution, int) else tuple(resolution)
+    form = tuple(resolution) if isinstance(resolution, Sequence) else (1, resolution, resolution, resolution)
+    std = check_real(std, "std")
     for number in (num_chains, *form):
         check_whole(number, "the number of chains, and each side,", 1)
     return std * torch.randn(num_chains, *form, generator=generator, device=device)
@@ -118,7 +119,8 @@ class _Remembered(Starts):
     __repr__ = brief
 
     def __post_init__(self) -> None:
-        self.chains = check_batch(self.chains, name="the chains").detach().clone()
+        with torch.inference_mode(False):
+            self.chains = check_batch(self.chains, name="the chains").detach().clone()
 
     def learn(self, revised: Tensor) -> None:
         self.chains[self._slots] = revised

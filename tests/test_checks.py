@@ -1,5 +1,6 @@
 """Numbers and batches that cannot be meant are refused at the door, by name, and good ones of any kind are taken."""
 
+import os
 import threading
 import warnings
 from dataclasses import replace
@@ -28,12 +29,14 @@ from dnet_lib import (
     Settings,
     ShapeError,
     Starts,
+    Switch,
     chain_generators,
     corrupt,
     down_scale,
     hidden_voxels,
     langevin_step,
     learn,
+    learning_gradient,
     load_model,
     load_pretrained,
     load_shapes,
@@ -100,6 +103,13 @@ REFUSED = {
     "shapes must be a float tensor .* not list: convert with torch.as_tensor": lambda: learned([[0.0]]),
     r"shapes must be a float tensor .* not torch.uint8 .*: convert with .float\(\)": lambda: learned(Y.byte()),
     "shapes must be a float tensor .* not NoneType": lambda: learned(None),
+    "metropolis is True or False, fast also None, not 'no' and None": lambda: Settings(metropolis="no"),
+    "fast is True, False or None, not 'x'": lambda: sampled(fast="x"),
+    "takes an Architecture, not '16'$": lambda: DescriptorNet("16"),
+    "first and last must be": lambda: Decay("a", 0.1, 3),
+    "at, the iteration of the switch, must be a whole number": lambda: Switch(1.0, 0.0, 2.5),
+    "has no weights to learn": lambda: learning_gradient(small_net().requires_grad_(False), Y, Y),
+    "std must be at least 0 and finite, not 'a'": lambda: noise(2, 8, std="a"),
     "metropolis needs a temperature above 0": lambda: Settings(temperature=0.0, metropolis=True),
     "5 persistent chains for 3 observed shapes: give one each": lambda: pcd(drawn(5, 4) - 0.5, drawn(3, 4) - 0.5),
     r"grids of up to three axes.*not \(2, 1, 4, 4, 4, 4\)": lambda: down_scale(torch.zeros(2, 1, 4, 4, 4, 4), 2),
@@ -117,6 +127,7 @@ def test_what_cannot_be_meant_is_refused_by_name(message):
 def test_whole_numbers_and_reals_of_any_kind_are_taken():
     settings = Settings(np.int64(3), np.int32(2), np.float32(0.5), batch_size=np.int8(2), average=torch.tensor(0.5))
     assert settings == Settings(3, 2, 0.5, batch_size=2, average=0.5) and type(settings.num_steps) is int
+    assert noise(2, np.int64(3)).shape == (2, 1, 3, 3, 3) and noise(2, (3,)).shape == (2, 3)
     assert check_whole(np.int64(2), "n") == 2 and check_real(torch.tensor(0.25), "x") == 0.25
     assert check_real(1, "x", high=1) == 1 and check_real(0, "x") == 0
     for wrong in (True, 1.0, None, "1", -1):
@@ -262,6 +273,8 @@ def test_a_model_with_a_prior_of_ones_own_is_copied():
 def test_two_writers_of_one_file_do_not_meet(tmp_path):
     path, meet = tmp_path / "shared.txt", threading.Barrier(2)
     (tmp_path / "shared.txt.part").write_text("somebody's own")
+    (tmp_path / ".shared.txt.mine.part").write_text("and this")
+    os.utime(tmp_path / ".shared.txt.mine.part", (0, 0))
     failed = []
 
     def write(text: str) -> None:
@@ -279,7 +292,7 @@ def test_two_writers_of_one_file_do_not_meet(tmp_path):
     for thread in threads:
         thread.join()
     assert not failed and path.read_text() in ("one", "two")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["shared.txt", "shared.txt.part"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".shared.txt.mine.part", "shared.txt", "shared.txt.part"]
 
 
 def test_a_link_stays_a_link(tmp_path):

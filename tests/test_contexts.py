@@ -18,6 +18,7 @@ from dnet_lib import (
     ShapeError,
     hopfield_residual,
     learn,
+    learning_gradient,
     load_judge,
     load_pretrained,
     noise,
@@ -143,7 +144,12 @@ def test_what_was_made_in_inference_mode_says_so():
     with torch.inference_mode(), pytest.raises(ValueError, match=r"nothing can be learned in torch\.inference_mode"):
         next(learn(run, data, SETTINGS))
     assert run.iteration == 0
-    assert len(list(learn(run, data, SETTINGS))) == 2, "data may come from there"
+    with torch.inference_mode():
+        run.starts = Persistent(noise(3, 4))
+    assert len(list(learn(run, data, SETTINGS))) == 2, "data and chains may come from there"
+    with torch.no_grad():
+        learning_gradient(run.net, Y[..., :4, :4, :4], Y[..., :4, :4, :4] + 0.1)
+    assert all(parameter.grad is not None for parameter in run.net.parameters())
 
 
 def test_dtypes_that_do_not_meet_are_named():

@@ -487,7 +487,9 @@ def test_kill_9_at_any_moment_loses_nothing(tmp_path):
 def test_a_file_that_is_no_checkpoint_is_named(content, tmp_path):
     path = tmp_path / "mine.pt"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"mine\.pt is not a checkpoint(.|\n)*delete it") as caught:
+    with pytest.raises(
+        ValueError, match=r"mine\.pt cannot be read as the checkpoint(.|\n)*name another file"
+    ) as caught:
         next(learn(everything(), DATA, EVERYTHING, checkpoint=path))
     assert path.read_bytes() == content
     assert "weights_only" not in str(caught.value), "torch's advice to load it unsafely must not be passed on"

@@ -9,7 +9,7 @@ import pytest
 import torch
 from problems import TINY, at
 
-from dnet_lib import Architecture, load_model, load_results, load_shapes
+from dnet_lib import Architecture, CheckpointError, load_model, load_results, load_shapes
 from dnet_lib.generator import Layout
 from dnet_lib.learning import Settings
 from dnet_lib.presets import CPU, FINEST, FULL, GRIDS, PAPER, TEACHING, CoarseStart, Conditional, Synthesis, shortened
@@ -145,6 +145,8 @@ def test_all_methods_get_the_same_time_and_finished_runs_are_kept(tmp_path, monk
     for run in facts["runs"]:
         assert run["iterations"] > 0 and 0 < run["minutes"][0] <= run["minutes"][1]
         assert len(run["coverage"]) == 2 and facts["metrics"][f"coverage_{run['method']}"] == run["coverage"][-1]
+    with pytest.raises(CheckpointError, match=r"toilet\.json holds runs of another minutes: name another folder"):
+        budget.reproduce(place, category="toilet", minutes=0.02)
     monkeypatch.setattr(budget, "trace", lambda *_, **__: pytest.fail("nothing is left to run"))
     assert budget.reproduce(place, category="toilet", minutes=0.01)["toilet"]["runs"] == facts["runs"]
 
@@ -265,7 +267,7 @@ def test_judging_anew_keeps_no_number_that_was_not_measured_now(small, tmp_path,
     [
         (("synthesis",), "goes on from the last checkpoint"),
         (("synthesis", "--evaluate"), "nothing was changed"),
-        (("longrun",), "nothing is kept: the same command begins anew"),
+        (("longrun",), "the same command begins anew"),
         (("budget",), "finished runs are kept"),
     ],
 )

@@ -130,7 +130,7 @@ def test_a_flipped_bit_is_found(offset, tmp_path):
     place = random.Random(offset).randrange(len(content))
     content[place] ^= 1 << offset
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"mine\.pt is (damaged|not a checkpoint)"):
+    with pytest.raises(CheckpointError, match=r"mine\.pt (is damaged|cannot be read)"):
         next(learn(begin(), DATA, SETTINGS, checkpoint=path))
     assert path.read_bytes() == content
 
@@ -470,3 +470,21 @@ def test_memory_that_is_short_is_no_damage(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "load", short)
     with pytest.raises(MemoryError, match="no room"):
         read_state(path)
+
+
+def test_a_strangers_file_is_not_called_to_be_deleted(tmp_path):
+    for content in (b"my notes", b"PK", b""):
+        (tmp_path / "mine.txt").write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"mine\.txt cannot be read as the checkpoint .*: name another file"):
+            read_state(tmp_path / "mine.txt")
+
+
+def test_a_new_group_of_an_optimizer_follows_the_settings():
+    run = begin()
+    own = list(run.net.dense.parameters())
+    run.net.dense.requires_grad_(False)
+    run = Run.begin(run.net, chains(), SETTINGS)
+    run.optimizer.add_param_group({"params": [parameter.requires_grad_() for parameter in own]})
+    before = own[0].clone()
+    list(learn(run, DATA, SETTINGS))
+    assert not torch.equal(own[0], before) and run.optimizer.param_groups[1]["lr"] == SETTINGS.learning_rate

@@ -258,6 +258,8 @@ def freeze(energy: Energy, y: Tensor, *, num_steps: int, fast: bool | None = Non
     count prefers anything to direct convolutions; `fast=True` freezes always and raises `ShapeError` where that is
     impossible, `fast=False` never.
     """
+    if fast not in (None, True, False):
+        raise ValueError(f"fast is True, False or None, not {fast!r}")
     if fast is False or (fast is None and (not is_plain(energy) or num_steps < FEW_STEPS)):
         return energy
     if not isinstance(energy, DescriptorNet) or not is_plain(energy):

@@ -1,5 +1,6 @@
 """Does it pay? Algorithms 1, 2 and 3 with the same descriptor at the finest grid, over the same time of one core."""
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -8,6 +9,7 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
+from dnet_lib.errors import CheckpointError
 from dnet_lib.learning import Settings
 from dnet_lib.presets import FINEST, GRIDS, TEACHING, changed
 from dnet_lib.reproduce.judging import verdict
@@ -62,17 +64,25 @@ def reproduce(place: Workplace, *, category: str = "sofa", minutes: float = MINU
     torch.set_num_threads(1)
     sets = place.splits(category, GRIDS.architecture.resolution)
     facts: Facts = {"runs": [], "metrics": {}, "paper": {}}
-    if (place.results / EXPERIMENT / f"{category}.json").exists():
+    presets = {name: changed(preset, "constant", constant) for name, (_, preset) in METHODS.items()}
+    about: Facts = {
+        "preset": json.loads(json.dumps({name: asdict(preset) for name, preset in presets.items()}, default=repr)),
+        "dataset": source(sets[0], category=category, num_train=len(sets[0])),
+        "minutes": minutes,
+    }
+    if (path := place.results / EXPERIMENT / f"{category}.json").exists():
         facts |= place.known(EXPERIMENT, category)
+        if others := [name for name, value in about.items() if facts.get(name, value) != value]:
+            raise CheckpointError(
+                f"{path} holds runs of another {' and '.join(others)}: name another folder for results"
+            )
     done = {(run["method"], run["seed"]) for run in facts["runs"]}
     seeds = range(place.seed, place.seed + NUM_SEEDS)
-    presets = {name: changed(preset, "constant", constant) for name, (_, preset) in METHODS.items()}
     for method, seed in [(name, seed) for seed in seeds for name in METHODS if (name, seed) not in done]:
         here, (begin, _) = replace(place, seed=seed), METHODS[method]
         facts["runs"].append(trace(method, begin(presets[method], sets[0], here), category, sets, here, minutes))
         facts |= place.made(60 * minutes * len(facts["runs"]))
-        facts["preset"] = {name: asdict(preset) for name, preset in presets.items()}
-        facts["dataset"] = source(sets[0], category=category, num_train=len(sets[0]))
+        facts |= about
         for name in WANTED:
             for which in METHODS:
                 ends = [run[name][-1] for run in facts["runs"] if run["method"] == which]

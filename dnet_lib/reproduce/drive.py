@@ -31,7 +31,7 @@ class Single:
     reproduce: Callable[..., dict[str, Facts]]  #: Of a `Workplace` and of its own options: results files by name
     options: tuple[str, ...] = PLACES
     needs_data: bool = True
-    interrupted: str = "nothing is kept: the same command begins anew"
+    interrupted: str = "the same command begins anew"
 
     def run(self, place: Workplace, **own: Any) -> Iterator[str]:
         """Reproduce; lines about what was found."""
@@ -145,7 +145,9 @@ def follow(lesson: Lesson, checkpoint: Path) -> dict[str, list[float]]:
     if checkpoint.exists() and path.exists():
         try:
             curve = json.loads(path.read_text())
-        except ValueError as error:
+            if [row["iteration"] for row in curve] != sorted({int(row["iteration"]) for row in curve}):
+                raise ValueError("its iterations do not ascend")
+        except (ValueError, TypeError, LookupError) as error:
             raise CheckpointError(f"{path} is broken ({error}): delete it, and the curve begins anew") from error
     num_iterations = (settings[-1] if isinstance(settings, tuple) else settings).num_iterations
     with tqdm(total=num_iterations, unit="iteration", desc="learning") as bar:
