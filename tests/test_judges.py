@@ -160,7 +160,7 @@ def test_training_learns_and_a_resumed_one_ends_as_if_it_had_not_stopped(tmp_pat
 def test_a_broken_checkpoint_is_named(tmp_path):
     (tmp_path / "judge.pt").write_bytes(b"torn")
     voxels, labels = torch.zeros(4, 1, 32, 32, 32), torch.tensor([0, 0, 1, 1])
-    with pytest.raises(ValueError, match=r"judge\.pt is not a checkpoint"):
+    with pytest.raises(ValueError, match=r"judge\.pt cannot be read as the checkpoint"):
         next(fit(ViewNet(2), voxels, labels, hold_out(labels, 0.5, seeded()), checkpoint=tmp_path / "judge.pt"))
 
 
