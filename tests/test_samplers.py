@@ -230,7 +230,7 @@ def network(bounded: bool, method: str | None, seed: int, n: int = 1200) -> P:
     energy = net if method is None else FrozenNet(net, num_chains=n, choices=[Choice(method, 2), Choice()])
     assert method is None or energy.layers[0].choice.method == method
 
-    axis = torch.linspace(LOW, HIGH, 2001) if bounded else torch.linspace(-4, 4, 4001)
+    axis = torch.linspace(LOW, HIGH, 2001) if bounded else torch.linspace(-20, 20, 10001)
     with torch.no_grad():
         maps = net.hidden((axis[:, None] * u).view(-1, 1, k, k, k).repeat(1, 1, 2, 2, 2))[-1]  # in all blocks at once
         log_p = (maps.flatten(2).double() * net.dense.weight.view(5, 8)).sum(1) / t
@@ -264,7 +264,7 @@ CASES: dict[str, Callable[[int], P]] = {
     for metropolis in (False, True)
 }
 CASES |= {
-    "a generator a chain": partial(gaussian, FREE, True, own=True, n=3000),
+    "a generator a chain": partial(gaussian, FREE, True, own=True, n=2000),
     "a posterior's ranks": ranks,
     "between walls, reflected": partial(walls, False),
     "between walls, Metropolis": partial(walls, True),
