@@ -217,13 +217,12 @@ class Bug(NamedTuple):
         """Where it is planted."""
         return self.file.removeprefix("dnet_lib/").removesuffix(".py")
 
-    def plant(self, tree: Path) -> None:
-        """Write the bug into a copy of the library."""
-        path = tree / self.file
-        text = path.read_text("utf-8")
+    def written(self, tree: Path) -> str:
+        """The file's text with the bug in it."""
+        text = (tree / self.file).read_text("utf-8")
         if text.count(self.old) != 1:
             sys.exit(f"{self.name}: {self.file} holds {self.old!r} {text.count(self.old)} times, not once")
-        path.write_text(text.replace(self.old, self.new), "utf-8")
+        return text.replace(self.old, self.new)
 
 
 def planted() -> list[Bug]:
@@ -250,7 +249,7 @@ def first_failure(source: Path, tests: tuple[str, ...], bug: Bug | None = None) 
         tree, began = Path(folder), time.perf_counter()
         shutil.copytree(source, tree, symlinks=True, dirs_exist_ok=True)
         if bug:
-            bug.plant(tree)
+            (tree / bug.file).write_text(bug.written(tree), "utf-8")
         files = [f"tests/{name.removesuffix('.py')}.py" for name in tests]
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-rfE", "--tb=no", "-p", "no:cacheprovider", *files]
         env = os.environ | {"PYTHONPATH": folder, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
@@ -281,6 +280,10 @@ def main() -> int:
     bugs = [bug for bug in planted() if not asked.words or any(word in bug.name for word in asked.words)]
     if asked.file:
         bugs = [Bug("your bug", asked.file, *asked.replace, tuple(asked.tests))]
+    if not bugs:
+        parser.error(f"no bug's name holds {' or '.join(asked.words)}")
+    for bug in bugs:
+        bug.written(ROOT)  # a text that is not there is told at once
     everything = tuple(dict.fromkeys(name for bug in bugs for name in bug.tests))
     rows = []
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(2) as pool:
