@@ -237,10 +237,11 @@ def planted() -> list[Bug]:
 
 def copied(tree: Path) -> None:
     """A copy of all that the tests need; the weights of networks are a link."""
-    for name in ("dnet_lib", "data_prep", "tests"):
+    for name in ("dnet_lib", "data_prep", "tests", "book"):
         shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__", "weights"))
     (tree / "dnet_lib" / "weights").symlink_to(ROOT / "dnet_lib" / "weights")
-    shutil.copy(ROOT / "pyproject.toml", tree)
+    for path in filter(Path.is_file, ROOT.iterdir()):
+        shutil.copy(path, tree)
 
 
 def first_failure(source: Path, tests: tuple[str, ...], bug: Bug | None = None) -> tuple[str, float]:
@@ -297,7 +298,7 @@ def main() -> int:
             rows.append([bug.name, bug.room, sentence(found[0]), round(found[1])])
             print(f"{bug.name}: {found[0] or 'UNNOTICED'} ({found[1]:.0f} s)", flush=True)
     missed = sum(not row[2] for row in rows)
-    print(f"{len(rows)} bugs, {missed} unnoticed")
+    print(f"bugs: {len(rows)}, unnoticed: {missed}")
     if not asked.words and not asked.file:
         with TABLE.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerows([["planted", "in", "first noticed by", "seconds"], *rows])
