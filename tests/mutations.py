@@ -217,13 +217,12 @@ class Bug(NamedTuple):
         """Where it is planted."""
         return self.file.removeprefix("dnet_lib/").removesuffix(".py")
 
-    def plant(self, tree: Path) -> None:
-        """Write the bug into a copy of the library."""
-        path = tree / self.file
-        text = path.read_text("utf-8")
+    def written(self, tree: Path) -> str:
+        """The file's text with the bug in it."""
+        text = (tree / self.file).read_text("utf-8")
         if text.count(self.old) != 1:
             sys.exit(f"{self.name}: {self.file} holds {self.old!r} {text.count(self.old)} times, not once")
-        path.write_text(text.replace(self.old, self.new), "utf-8")
+        return text.replace(self.old, self.new)
 
 
 def planted() -> list[Bug]:
@@ -238,10 +237,11 @@ def planted() -> list[Bug]:
 
 def copied(tree: Path) -> None:
     """A copy of all that the tests need; the weights of networks are a link."""
-    for name in ("dnet_lib", "data_prep", "tests"):
+    for name in ("dnet_lib", "data_prep", "tests", "book"):
         shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__", "weights"))
     (tree / "dnet_lib" / "weights").symlink_to(ROOT / "dnet_lib" / "weights")
-    shutil.copy(ROOT / "pyproject.toml", tree)
+    for path in filter(Path.is_file, ROOT.iterdir()):
+        shutil.copy(path, tree)
 
 
 def first_failure(source: Path, tests: tuple[str, ...], bug: Bug | None = None) -> tuple[str, float]:
@@ -250,7 +250,7 @@ def first_failure(source: Path, tests: tuple[str, ...], bug: Bug | None = None) 
         tree, began = Path(folder), time.perf_counter()
         shutil.copytree(source, tree, symlinks=True, dirs_exist_ok=True)
         if bug:
-            bug.plant(tree)
+            (tree / bug.file).write_text(bug.written(tree), "utf-8")
         files = [f"tests/{name.removesuffix('.py')}.py" for name in tests]
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-rfE", "--tb=no", "-p", "no:cacheprovider", *files]
         env = os.environ | {"PYTHONPATH": folder, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
@@ -281,6 +281,10 @@ def main() -> int:
     bugs = [bug for bug in planted() if not asked.words or any(word in bug.name for word in asked.words)]
     if asked.file:
         bugs = [Bug("your bug", asked.file, *asked.replace, tuple(asked.tests))]
+    if not bugs:
+        parser.error(f"no bug's name holds {' or '.join(asked.words)}")
+    for bug in bugs:
+        bug.written(ROOT)  # a text that is not there is told at once
     everything = tuple(dict.fromkeys(name for bug in bugs for name in bug.tests))
     rows = []
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(2) as pool:
@@ -294,7 +298,7 @@ def main() -> int:
             rows.append([bug.name, bug.room, sentence(found[0]), round(found[1])])
             print(f"{bug.name}: {found[0] or 'UNNOTICED'} ({found[1]:.0f} s)", flush=True)
     missed = sum(not row[2] for row in rows)
-    print(f"{len(rows)} bugs, {missed} unnoticed")
+    print(f"bugs: {len(rows)}, unnoticed: {missed}")
     if not asked.words and not asked.file:
         with TABLE.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerows([["planted", "in", "first noticed by", "seconds"], *rows])

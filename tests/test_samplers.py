@@ -218,19 +218,19 @@ def network(bounded: bool, method: str | None, seed: int, n: int = 1200) -> P:
     The kernels are zero but in their middle, of k^3 voxels, so that every unit reads one number u . y of one block.
     Blocks are of 2^3 voxels, between walls of one.
     """
-    k, t, s, draw = 1 if bounded else 2, 0.8, 0.5, seeded(seed)
+    k, t, s, draw, weigh = 1 if bounded else 2, 0.8, 0.5, seeded(seed), seeded()
     reference = dict(s=None, bounds=(LOW, HIGH)) if bounded else dict(s=s)
     net = DescriptorNet(Architecture(2 * k, ((6, k + 2, k), (5, 1, 1)), activation="silu", **reference))
-    u = torch.nn.functional.normalize(torch.rand(k**3, generator=draw), dim=0)
+    u = torch.nn.functional.normalize(torch.rand(k**3, generator=weigh), dim=0)
     with torch.no_grad():
         first, second = net.convolutions
-        first.weight.zero_()[:, 0, 1:-1, 1:-1, 1:-1] = (2 / s * torch.randn(6, 1, generator=draw) * u).view(6, k, k, k)
+        first.weight.zero_()[:, 0, 1:-1, 1:-1, 1:-1] = (2 / s * torch.randn(6, 1, generator=weigh) * u).view(6, k, k, k)
         for parameter in (first.bias, second.weight, second.bias, net.dense.weight):
-            parameter.normal_(0, 0.6, generator=draw)
+            parameter.normal_(0, 0.6, generator=weigh)
     energy = net if method is None else FrozenNet(net, num_chains=n, choices=[Choice(method, 2), Choice()])
     assert method is None or energy.layers[0].choice.method == method
 
-    axis = torch.linspace(LOW, HIGH, 2001) if bounded else torch.linspace(-4, 4, 4001)
+    axis = torch.linspace(LOW, HIGH, 2001) if bounded else torch.linspace(-6, 6, 4001)
     with torch.no_grad():
         maps = net.hidden((axis[:, None] * u).view(-1, 1, k, k, k).repeat(1, 1, 2, 2, 2))[-1]  # in all blocks at once
         log_p = (maps.flatten(2).double() * net.dense.weight.view(5, 8)).sum(1) / t
@@ -264,7 +264,7 @@ CASES: dict[str, Callable[[int], P]] = {
     for metropolis in (False, True)
 }
 CASES |= {
-    "a generator a chain": partial(gaussian, FREE, True, own=True, n=3000),
+    "a generator a chain": partial(gaussian, FREE, True, own=True, n=2000),
     "a posterior's ranks": ranks,
     "between walls, reflected": partial(walls, False),
     "between walls, Metropolis": partial(walls, True),
