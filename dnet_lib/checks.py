@@ -1,6 +1,7 @@
 """What arguments must be: numbers, batches, grids. What is not is refused in one sentence that says what would do."""
 
 import math
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from numbers import Integral
 from typing import Any
@@ -39,23 +40,65 @@ def check_real(
     return number
 
 
+def check_kind(value: Any, kind: Any, rule: str, way: str, *, error: type[ValueError] = ValueError) -> None:
+    """Raise an `error` that says the `rule` and the `way` out, unless `value` is of a `kind`."""
+    if not isinstance(value, kind):
+        raise error(f"{rule}, not {found(value)}: {way}")
+
+
+def check_tensor(y: Any) -> None:
+    """Raise `ShapeError` unless `y` is a tensor."""
+    check_kind(y, Tensor, "shapes must be a tensor", "convert with torch.as_tensor", error=ShapeError)
+
+
+def check_generator(generator: Any, *, several: bool = False) -> None:
+    """Raise ValueError unless `generator` is a torch.Generator, None or, where `several` may be, some of them."""
+    for own in generator if several and isinstance(generator, Sequence) else [generator]:
+        way = f"give torch.Generator().manual_seed({own if type(own) is int else 0})"
+        check_kind(own, torch.Generator | None, "generator must be a torch.Generator", way)
+
+
+def check_pair(pair: Any, rule: str, good: Callable[[Any, Any], bool]) -> tuple[float, float]:
+    """`pair`, two numbers that are `good` together, as floats; else a ValueError that says the `rule`."""
+    with suppress(TypeError, ValueError, RuntimeError):
+        first, second = pair
+        if good(first, second):
+            return float(first), float(second)
+    raise ValueError(f"{rule}, not {pair!r}")
+
+
+def check_betas(betas: Any) -> tuple[float, float]:
+    """Adam's two decays as floats; else ValueError."""
+    return check_pair(betas, "betas, two decays, must lie in [0, 1)", lambda a, b: 0 <= a < 1 and 0 <= b < 1)
+
+
+def check_bounds(bounds: Any) -> Any:
+    """The `bounds` of an energy, None or (low, high); else ValueError."""
+    if bounds is not None:
+        check_pair(bounds, "bounds must be (low, high) with low < high", lambda low, high: -math.inf <= low < high)
+    return bounds
+
+
 def sides(y: Tensor) -> tuple[int, ...]:
     """Lengths of the grid's axes: those after the first two, of points (N, D) the D coordinates."""
     return tuple(y.shape[2:] or y.shape[1:])
+
+
+def found(value: Any) -> str:
+    """What was given, in few words."""
+    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
 def _check_floats(y: Any, name: str, form: str) -> None:
     """Raise `ShapeError`, with the conversion that helps, unless `y` is a tensor of floats."""
     if isinstance(y, Tensor) and y.is_floating_point():
         return
+    way = ": convert with .float()" if isinstance(y, Tensor) else ""
     if isinstance(y, (np.ndarray, list, tuple)):
-        found, way = type(y).__name__, ": convert with torch.as_tensor(..., dtype=torch.float32)"
+        way = ": convert with torch.as_tensor(..., dtype=torch.float32)"
     elif hasattr(y, "centred"):
-        found, way = type(y).__name__, ": give its .centred (to learn) or its .voxels (to compare)"
-    else:
-        found = f"{y.dtype} {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
-        way = ": convert with .float()" if isinstance(y, Tensor) else ""
-    raise ShapeError(f"{name} must be a float tensor {form}, not {found}{way}")
+        way = ": give its .centred (to learn) or its .voxels (to compare)"
+    raise ShapeError(f"{name} must be a float tensor {form}, not {found(y)}{way}")
 
 
 def check_batch(y: Tensor, *, name: str = "data", resolution: int | None = None) -> Tensor:
@@ -96,8 +139,8 @@ def check_occupancy(y: Tensor, *, name: str = "shapes", resolution: int | None =
 
 def check_mask(hidden: Any, like: Tensor, *, name: str = "`hidden`") -> Tensor:
     """Return `hidden` if it is a boolean mask of the form of `like`, else raise `ShapeError`."""
+    check_tensor(like)
     if not isinstance(hidden, Tensor) or hidden.dtype != torch.bool or hidden.shape != like.shape:
-        found = f"{hidden.dtype} {tuple(hidden.shape)}" if isinstance(hidden, Tensor) else type(hidden).__name__
-        way = ": use .bool()" if isinstance(hidden, Tensor) and hidden.shape == like.shape else ""
-        raise ShapeError(f"{name} must be a boolean mask {tuple(like.shape)}, True where hidden, not {found}{way}")
+        way = found(hidden) + ": use .bool()" * (isinstance(hidden, Tensor) and hidden.shape == like.shape)
+        raise ShapeError(f"{name} must be a boolean mask {tuple(like.shape)}, True where hidden, not {way}")
     return hidden

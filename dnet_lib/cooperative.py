@@ -14,6 +14,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from dnet_lib.checks import check_betas, check_kind, check_real, check_whole
 from dnet_lib.generator import Proposals, latents, regress
 from dnet_lib.processes import alike
 from dnet_lib.resuming import described, remember
@@ -46,8 +47,11 @@ class Teaching(Starts):
         betas: tuple[float, float] = (0.6, 0.999),
     ) -> Self:
         """Teach `net`, a generator, by Adam with the rates of section 6.4; `centre` is the training shapes' mean."""
+        check_kind(net, nn.Module, "the generator must be a torch.nn.Module", "such as a GeneratorNet")
+        check_whole(num_chains, "num_chains", 1)
+        rate, betas = check_real(learning_rate, "learning_rate"), check_betas(betas)
         alike(net)
-        optimizer = torch.optim.Adam(net.parameters(), lr=learning_rate, betas=betas)
+        optimizer = torch.optim.Adam(net.parameters(), lr=rate, betas=betas)
         return cls(Proposals(net, centre, sigma), num_chains, optimizer)
 
     def begin(self, observed: Tensor, index: Tensor, generator: torch.Generator | None) -> Begun:

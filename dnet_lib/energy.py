@@ -19,8 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dnet_lib.checks import check_real, check_whole
+from dnet_lib.checks import check_bounds, check_generator, check_real, check_whole
 from dnet_lib.errors import ShapeError
+from dnet_lib.files import check_device
 from dnet_lib.voxels import space_to_depth
 
 Energy = Callable[[Tensor], Tensor]  #: Any function from a batch (N, ...) to its N energies
@@ -72,17 +73,18 @@ class Architecture:
 
     def __post_init__(self) -> None:
         check_whole(self.resolution, "resolution", 1)
-        if not self.layers or any(len(layer) != 3 for layer in self.layers):
+        rows = self.layers if isinstance(self.layers, (tuple, list)) else ()
+        if not rows or any(not isinstance(row, (tuple, list)) or len(row) != 3 for row in rows):
             raise ValueError(f"layers must be (channels, kernel, stride), bottom up, not {self.layers}")
         for number in itertools.chain(*self.layers):
             check_whole(number, "a layer's channels, kernel or stride", 1)
-        if self.activation not in ACTIVATIONS:
+        if self.activation not in tuple(ACTIVATIONS):
             raise ValueError(f"unknown activation {self.activation!r}: choose from {sorted(ACTIVATIONS)}")
         if (self.s is None) == (self.bounds is None):
             raise ValueError("give s for the Gaussian reference or bounds for the uniform one, not both or neither")
         if self.s is not None:
             check_real(self.s, "the reference's standard deviation s", above=True)
-        if self.bounds is not None and not -math.inf < self.bounds[0] < self.bounds[1] < math.inf:
+        if self.bounds is not None and not all(map(math.isfinite, check_bounds(self.bounds))):
             raise ValueError(f"bounds must be finite, (low, high) with low < high, not {self.bounds}")
 
 
@@ -120,6 +122,8 @@ class DescriptorNet(nn.Module):
         if not isinstance(a, Architecture):
             way = f": try DescriptorNet.compact({a!r})" if isinstance(a, int) else ""
             raise ValueError(f"a DescriptorNet takes an Architecture, not {a!r}{way}")
+        check_generator(generator)
+        weight_std = check_real(weight_std, "weight_std")
         self.resolution, self.bounds = a.resolution, a.bounds
         sizes = [1] + [channels for channels, _, _ in a.layers]
         resolution, layers = a.resolution, []
@@ -131,7 +135,7 @@ class DescriptorNet(nn.Module):
         with torch.no_grad():
             for name, parameter in self.named_parameters():
                 parameter.zero_() if name.endswith("bias") else parameter.normal_(0, weight_std, generator=generator)
-        self.to(device, dtype)
+        self.to(check_device(device), dtype)
 
     @classmethod
     def paper(cls, resolution: int = 32, **options: Any) -> Self:
@@ -144,7 +148,7 @@ class DescriptorNet(nn.Module):
     @classmethod
     def compact(cls, resolution: int = 32, **options: Any) -> Self:
         """A network of under 0.7 million weights for a laptop's CPU, at 8^3, 16^3, 24^3, 32^3 or 64^3."""
-        if resolution not in COMPACT_LAYERS:
+        if resolution not in tuple(COMPACT_LAYERS):
             raise ValueError(
                 f"compact networks exist at {sorted(COMPACT_LAYERS)}, not {resolution}: give an Architecture"
             )
@@ -198,7 +202,8 @@ class DescriptorNet(nn.Module):
 
     def energy(self, y: Tensor) -> Tensor:
         """E(Y; theta) of eq. (3): (N, 1, R, R, R), centred -> (N,)."""
-        return self.reference(y) - self.score(y)
+        score = self.score(y)  # which says what is no batch
+        return self.reference(y) - score
 
     forward = energy
 

@@ -15,6 +15,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
+from dnet_lib.checks import check_whole
 from dnet_lib.energy import DescriptorNet
 from dnet_lib.errors import ShapeError
 
@@ -45,7 +46,7 @@ def logistic_regression(strength: float = 1e-2, *, one_versus_rest: bool = False
     Columns are standardised first. `strength` is scikit-learn's C: small values regularise strongly. The pipeline has
     `fit`, `predict`, `predict_proba` and `score`.
     """
-    linear = LogisticRegression(C=strength, max_iter=200, tol=1e-3, random_state=seed)
+    linear = LogisticRegression(C=strength, max_iter=200, tol=1e-3, random_state=check_whole(seed, "seed"))
     return make_pipeline(StandardScaler(), OneVsRestClassifier(linear) if one_versus_rest else linear)
 
 

@@ -61,11 +61,11 @@ def check_folders(*folders: Path) -> None:
             raise OSError(error.errno, f"cannot write into {folder}: {error.strerror}") from error
 
 
-def check_device(device: torch.device | str) -> torch.device:
+def check_device(device: torch.device | str | None) -> torch.device:
     """Return the device if tensors can lie there, else raise ValueError."""
     try:
         return torch.empty(0, device=device).device
-    except (AssertionError, RuntimeError, NotImplementedError) as error:
+    except (AssertionError, RuntimeError, NotImplementedError, TypeError) as error:
         reason = str(error).partition("\n")[0].rstrip(".")
         raise ValueError(f"there is no device {str(device)!r} here ({reason}): device='cpu' is always there") from error
 

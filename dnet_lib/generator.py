@@ -16,10 +16,10 @@ from typing import Any, NamedTuple, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
-from dnet_lib.checks import check_batch, check_real, check_whole
+from dnet_lib.checks import check_batch, check_betas, check_generator, check_kind, check_real, check_whole
 from dnet_lib.energy import device_of
 from dnet_lib.errors import DivergedError, ShapeError
-from dnet_lib.files import Packed, weights, with_weights
+from dnet_lib.files import Packed, check_device, weights, with_weights
 from dnet_lib.langevin import Generators, sample, white_noise
 from dnet_lib.processes import alike, share_gradients, total
 from dnet_lib.resuming import Parts, described, fingerprint, resumable
@@ -41,6 +41,8 @@ class Layout:
     batch_norm: bool = True
 
     def __post_init__(self) -> None:
+        for part in (self.channels, self.factors):
+            check_kind(part, tuple | list, "channels and factors must each be a tuple", "a number a deconvolution")
         for number in (self.resolution, self.latent, self.kernel, *self.channels, *self.factors):
             check_whole(number, f"every number of {self}", 1)
         if not self.channels or len(self.factors) != len(self.channels) + 1 or max(self.factors) > self.kernel:
@@ -70,6 +72,7 @@ class GeneratorNet(nn.Module):
         self.layout = a = layout or Layout()
         if not isinstance(a, Layout):
             raise ValueError(f"a GeneratorNet takes a Layout, not {a!r}: try Layout(resolution={a!r})")
+        check_generator(generator)
         self.resolution, self.latent = a.resolution, a.latent
         self.base = a.resolution // math.prod(a.factors)
         self.dense = nn.Linear(a.latent, a.channels[0] * self.base**3, bias=not a.batch_norm)
@@ -88,7 +91,7 @@ class GeneratorNet(nn.Module):
                 layer.weight.normal_(0, math.sqrt(2 / fan), generator=generator)
                 if layer.bias is not None:
                     layer.bias.zero_()
-        self.to(device)
+        self.to(check_device(device))
 
     def extra_repr(self) -> str:
         count = sum(p.numel() for p in self.parameters())
@@ -230,6 +233,7 @@ class Alternation:
             check_whole(getattr(self, name), name, int(name == "batch_size"))
         for name in ("step_size", "sigma", "learning_rate"):
             check_real(getattr(self, name), name, above=name != "learning_rate")
+        check_betas(self.betas)
 
 
 class Alternated(NamedTuple):
@@ -257,6 +261,8 @@ def alternate(
     Each shape keeps its own chain of Z, begun as N(0, I). Raises `DivergedError` when the loss or a chain stops being
     finite, carrying the last good `state` (and `checkpoint`).
     """
+    check_kind(settings, Alternation, "settings must be an Alternation", "make it of numbers by name")
+    check_whole(seed, "seed")
     check_batch(shapes, name="the observed shapes", resolution=getattr(net, "resolution", None))
     device = device_of(net)
     random, shapes = torch.Generator(device).manual_seed(seed), shapes.to(device)

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dnet_lib.checkpoints import shipped
-from dnet_lib.checks import check_shapes
+from dnet_lib.checks import check_shapes, check_whole
 from dnet_lib.energy import SameConv3d, device_of
 from dnet_lib.errors import CheckpointError, DivergedError
 from dnet_lib.files import read_tensors, weights, with_weights, write_tensors
@@ -190,7 +190,7 @@ def fit(
     Shapes are drawn so that a rare category comes more often (in proportion to the square root of its size) and varied
     by `vary`. Where `checkpoint` exists the training resumes from it, and first yields the epochs it remembers.
     """
-    device, generator = device_of(net), torch.Generator().manual_seed(seed)
+    device, generator = device_of(net), torch.Generator().manual_seed(check_whole(seed, "seed"))
     x, y = voxels[~held_out], labels[~held_out]
     frequency = y.bincount().float().rsqrt()[y]
     num_batches = math.ceil(len(x) / batch_size)

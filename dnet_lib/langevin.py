@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from dnet_lib.checks import check_real, check_whole
+from dnet_lib.checks import check_bounds, check_generator, check_kind, check_real, check_whole, found
 from dnet_lib.energy import Energy, energy_and_gradient
 from dnet_lib.errors import DivergedError, ShapeError
 from dnet_lib.fast import freeze
+from dnet_lib.files import check_device
 from dnet_lib.projections import Projection
 from dnet_lib.voxels import per_item
 
@@ -43,7 +44,9 @@ def chain_generators(
     seed: int, num_chains: int, *, first: int = 0, device: torch.device | str = "cpu"
 ) -> list[torch.Generator]:
     """One independent noise stream a chain: chain i of a seed is the same however chains are split into batches."""
-    check_whole(num_chains, "num_chains")
+    for value, name in ((seed, "seed"), (num_chains, "num_chains"), (first, "first")):
+        check_whole(value, name)
+    device = check_device(device)
     states = (np.random.SeedSequence([seed, i]).generate_state(1, np.uint64) for i in range(first, first + num_chains))
     return [torch.Generator(device).manual_seed(int(state[0] >> 1)) for state in states]
 
@@ -54,6 +57,7 @@ def white_noise(like: Tensor, generator: Generators = None) -> Tensor:
 
 
 def _draw(like: Tensor, generator: Generators, fill: Callable[..., Tensor]) -> Tensor:
+    check_generator(generator, several=True)
     noise = torch.empty_like(like, memory_format=torch.contiguous_format)
     if generator is None or isinstance(generator, torch.Generator):
         return fill(noise, generator=generator)
@@ -113,16 +117,16 @@ def langevin_step(
     energy of the wrong kind.
     """
     _check(y, step_size, temperature, metropolis)
-    bounds = getattr(energy, "bounds", None)
+    bounds = check_bounds(getattr(energy, "bounds", None))
     if bounds is not None and projection is not None and not metropolis:
         raise ValueError("a bounded energy and a projection need metropolis=True: reflecting breaks the projection")
     y = y.detach() if bounds is None or here is not None else reflect(y.detach(), *bounds)
+    check_kind(energy, Callable, "energy must be a function of a batch (N, ...)", "such as a DescriptorNet")
     e, g = energy_and_gradient(y, energy) if here is None else here
+    check_kind(projection, Callable | None, "projection must be a function of chains", "such as hidden_voxels(mask)")
     drift = g if projection is None else projection(g)
-    if drift.shape != y.shape:
-        raise ShapeError(
-            f"this projection made {tuple(drift.shape)} of chains {tuple(y.shape)}: it must keep their form"
-        )
+    if not isinstance(drift, Tensor) or drift.shape != y.shape:
+        raise ShapeError(f"this projection made {found(drift)} of chains {tuple(y.shape)}: it must keep their form")
     delta = drift * (-step_size / 2)
     if temperature > 0:
         noise = white_noise(y, generator)
@@ -160,6 +164,7 @@ def langevin(
     """
     schedule = temperature if callable(temperature) else lambda step: temperature
     _check(y, step_size)
+    check_generator(generator, several=True)
     num_steps = None if num_steps is None else check_whole(num_steps, "num_steps")
     if not bool(torch.isfinite(y).all()):
         raise ShapeError("the chains' start contains NaN or infinite values")
@@ -215,8 +220,7 @@ def sample(
 
 def _check(y: Tensor, step_size: float, temperature: float = 0.0, metropolis: bool = False) -> None:
     if not isinstance(y, Tensor) or not y.is_floating_point() or y.ndim < 2 or y.numel() == 0:
-        found = f"{y.dtype} {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
-        raise ShapeError(f"chains must be a non-empty float tensor (N, ...), not {found}")
+        raise ShapeError(f"chains must be a non-empty float tensor (N, ...), not {found(y)}")
     check_real(step_size, "step_size", above=True)
     if check_real(temperature, "temperature") == 0 and metropolis:
         raise ValueError("Metropolis-Hastings needs a temperature above 0: at 0 there is no distribution to keep")

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from dnet_lib.checks import check_batch, check_real, check_whole
+from dnet_lib.checks import check_batch, check_betas, check_bounds, check_kind, check_real, check_whole
 from dnet_lib.energy import DescriptorNet, check_energies, device_of
 from dnet_lib.errors import DivergedError, ShapeError
 from dnet_lib.fast import FrozenNet, freeze
@@ -66,9 +66,7 @@ class Settings:
         for name in ("learning_rate", "temperature"):
             if not callable(value := getattr(self, name)):
                 checked[name] = check_real(value, f"{name}, where it is no function of the iteration,")
-        checked["betas"] = betas = tuple(check_real(beta, "a beta") for beta in self.betas)
-        if len(betas) != 2 or max(betas) >= 1:
-            raise ValueError(f"betas, two decays, must lie in [0, 1), not {self.betas}")
+        checked["betas"] = check_betas(self.betas)
         if self.metropolis and self.temperature == 0:
             raise ValueError("metropolis needs a temperature above 0: at 0 there is no distribution to keep")
         if self.max_gradient is not None:
@@ -77,6 +75,9 @@ class Settings:
             raise ValueError(f"average, a decay, must lie in [0, 1), not {self.average}")
         for name, value in checked.items():
             object.__setattr__(self, name, value)
+
+
+GIVEN = "settings must be Settings", "make them of numbers by name, Settings(**numbers)"
 
 
 @dataclass
@@ -122,6 +123,9 @@ class Run:
                     (`lr`, a number or a function of the iteration; `betas`, `weight_decay`, ...) hold for it. By itself
                     all that requires a gradient is learned
         """
+        check_kind(net, nn.Module, "net must be a torch.nn.Module", "its weights are what is learned")
+        check_kind(settings, Settings, *GIVEN)
+        check_whole(seed, "seed")
         given: Any = (p for p in net.parameters() if p.requires_grad) if parameters is None else parameters
         given = [given] if isinstance(given, Tensor) else list(given)
         if not given:
@@ -323,6 +327,8 @@ def learner(
     run: Run, data: Tensor, settings: Settings, *, batches: Callable[[], Tensor] | None = None
 ) -> Callable[[], Record]:
     """One iteration of Algorithm 1, to be called again and again; arguments as those of `learn`."""
+    check_kind(run, Run, "run must be a Run", "Run.begin(net, starts, settings) begins one")
+    check_kind(settings, Settings, *GIVEN)
     check_batch(data, name="the observed shapes", resolution=getattr(run.net, "resolution", None))
     if settings.batch_size > len(data):
         raise ShapeError(f"batch_size is {settings.batch_size}, but there are only {len(data)} observed shapes")
@@ -339,7 +345,7 @@ def learner(
         raise ShapeError(f"{len(run.starts.chains)} persistent chains for {len(data)} observed shapes: give one each")
     if len(run._order) and int(run._order.max()) >= len(data):
         run._order = run._order[:0]
-    bounds: tuple[float, float] | None = getattr(run.net, "bounds", None)
+    bounds: tuple[float, float] | None = check_bounds(getattr(run.net, "bounds", None))
     if any(parameter.is_inference() for parameter in run.net.parameters()):
         raise ValueError("this network was made in torch.inference_mode and cannot learn: make or load it outside")
     if isinstance(run.net, DescriptorNet):

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from dnet_lib.checks import check_batch, check_mask, check_shapes, check_whole
+from dnet_lib.checks import check_batch, check_generator, check_mask, check_shapes, check_whole
 from dnet_lib.errors import ShapeError
 from dnet_lib.voxels import threshold
 
@@ -52,6 +52,7 @@ def inception_score(probabilities: Tensor, *, splits: int = 10, generator: torch
     check_whole(splits, "the number of splits", 1, error=ShapeError)
     if splits > 1 and len(p) < 2 * splits:
         raise ShapeError(f"{len(p)} shapes cannot be cut into {splits} splits of at least two: take more, or splits=1")
+    check_generator(generator)
     if generator is not None:
         p = p[torch.randperm(len(p), generator=generator, device=generator.device).to(p.device)]
     elif splits > 1 and _look_sorted(p.argmax(1)):

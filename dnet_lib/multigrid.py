@@ -14,9 +14,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dnet_lib.checks import check_batch
+from dnet_lib.checks import check_batch, check_kind, check_whole
 from dnet_lib.errors import DivergedError, ShapeError
-from dnet_lib.learning import Record, Run, Settings, learner
+from dnet_lib.learning import GIVEN, Record, Run, Settings, learner
 from dnet_lib.resuming import resumable
 from dnet_lib.starts import Coarser
 from dnet_lib.voxels import resample
@@ -28,6 +28,9 @@ def begin_grids(nets: Sequence[nn.Module], settings: Sequence[Settings], *, seed
     The networks are `DescriptorNet`s, or any whose `resolution` says how many entries each axis of their grid has.
     """
     sizes = [_side(net) for net in nets]
+    check_whole(seed, "seed")
+    for own in settings if isinstance(settings, (list, tuple)) else [settings]:
+        check_kind(own, Settings, *GIVEN)
     if not sizes or sizes != sorted(set(sizes)) or len(settings) != len(sizes):
         raise ShapeError(f"give the grids from coarse to fine, and settings for each: not {sizes}, {len(settings)}")
     if len({(s.num_iterations, s.batch_size) for s in settings}) > 1:

@@ -5,18 +5,21 @@ A prior draws first shapes, `draw(num_samples, generator)`, and packs itself for
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, Self
+from numbers import Integral
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dnet_lib.checks import check_batch, check_whole
 from dnet_lib.errors import ShapeError
 from dnet_lib.files import Packed
 from dnet_lib.langevin import Generators, white_noise
 from dnet_lib.voxels import brief, down_scale, up_scale
 
 
+@runtime_checkable
 class Prior(Protocol):
     """The interface of every prior."""
 
@@ -39,6 +42,7 @@ class Histogram:
     @classmethod
     def fit(cls, occupancy: Tensor, resolution: int, *, bins: int = 30) -> Self:
         """The histogram of the mean occupancies of shapes (N, 1, R, R, R), for chains on a grid of `resolution`."""
+        check_batch(occupancy)
         levels = occupancy.flatten(1).double().mean(1).cpu()
         counts, edges = torch.histogram(levels, bins)
         return cls(edges.to(occupancy), counts.to(occupancy), resolution, float(levels.mean()))
@@ -91,12 +95,13 @@ class CoarseGaussian:
         Any other batch (N, ...) that `down_scale` takes will do, signals or points. With several `components` a mixture
         of as many Gaussians is fitted in these axes by expectation-maximization.
         """
+        check_whole(seed, "seed")
         blocks = down_scale(occupancy, scale)
         coarse = blocks.flatten(1)
-        if not 0 < rank < len(coarse):
-            raise ShapeError(f"{len(coarse)} shapes span at most {len(coarse) - 1} principal axes, not {rank}")
-        if not 0 < components <= len(coarse):
-            raise ShapeError(f"{len(coarse)} shapes cannot fall into {components} groups")
+        if not isinstance(rank, Integral) or not 0 < rank < len(coarse):
+            raise ShapeError(f"{len(coarse)} shapes span at most {len(coarse) - 1} principal axes, not {rank!r}")
+        if not isinstance(components, Integral) or not 0 < components <= len(coarse):
+            raise ShapeError(f"{len(coarse)} shapes cannot fall into {components!r} groups")
         mean = coarse.mean(0)
         left, lengths, axes = torch.linalg.svd(coarse - mean, full_matrices=False)
         factor = lengths[:rank, None] * axes[:rank] / math.sqrt(len(coarse) - 1)

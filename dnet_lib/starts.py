@@ -13,8 +13,9 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor
 
-from dnet_lib.checks import check_batch, check_real, check_whole
+from dnet_lib.checks import check_batch, check_generator, check_kind, check_real, check_whole
 from dnet_lib.errors import ShapeError
+from dnet_lib.files import check_device
 from dnet_lib.langevin import white_noise
 from dnet_lib.priors import Prior
 from dnet_lib.projections import Projection, hidden_voxels, missing_detail
@@ -62,7 +63,8 @@ def noise(
     resolution  R for grids (num_chains, 1, R, R, R), or the form of one item: (2,) for points (num_chains, 2)
     """
     form = tuple(resolution) if isinstance(resolution, Sequence) else (1, resolution, resolution, resolution)
-    std = check_real(std, "std")
+    std, device = check_real(std, "std"), check_device(device)
+    check_generator(generator)
     for number in (num_chains, *form):
         check_whole(number, "the number of chains, and each side,", 1)
     return std * torch.randn(num_chains, *form, generator=generator, device=device)
@@ -93,6 +95,7 @@ class Fresh(Starts):
 
     def __post_init__(self) -> None:
         check_whole(self.num_chains, "num_chains", 1)
+        check_kind(self.prior, Prior, "prior must draw shapes", "such as a CoarseGaussian; Noise starts from noise")
 
     def begin(self, observed: Tensor, index: Tensor, generator: torch.Generator | None) -> Begun:
         return self.prior.draw(self.num_chains, generator), None
@@ -223,6 +226,9 @@ class Coarser(Starts):
     revised: Tensor | None = None  #: This grid's samples of the iteration under way
 
     __repr__ = brief
+
+    def __post_init__(self) -> None:
+        check_whole(self.resolution, "resolution", 1)
 
     def begin(self, observed: Tensor, index: Tensor, generator: torch.Generator | None) -> Begun:
         if self.below is None:

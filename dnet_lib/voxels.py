@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dnet_lib.checks import check_mask, check_real, check_shapes, check_whole, sides
+from dnet_lib.checks import check_generator, check_mask, check_real, check_shapes, check_tensor, check_whole, sides
 from dnet_lib.errors import ShapeError
 
 Kind = Literal["half", "cube", "behind"]
@@ -54,6 +54,7 @@ def down_scale(y: Tensor, scale: int) -> Tensor:
 
     (N, 1, R, R, R) -> (N, 1, R/scale, R/scale, R/scale). Section 4.2 and 6.3 of the paper.
     """
+    check_tensor(y)
     if any(side % check_scale(scale) for side in sides(y)):
         cells, block = (f"{side}^{len(sides(y))}" for side in (y.shape[-1], scale))
         raise ShapeError(f"a grid of {cells} voxels cannot be cut into blocks of {block}")
@@ -64,6 +65,7 @@ def down_scale(y: Tensor, scale: int) -> Tensor:
 
 def up_scale(y: Tensor, scale: int) -> Tensor:
     """The pseudo-inverse of `down_scale`: each voxel is expanded into a block of equal ones."""
+    check_tensor(y)
     for axis in range(min(2, y.ndim - 1), y.ndim):
         y = y.repeat_interleave(check_scale(scale), dim=axis)
     return y
@@ -93,6 +95,7 @@ def resample(y: Tensor, resolution: int) -> Tensor:
     (N, 1, R, R, R) -> (N, 1, resolution, resolution, resolution), any two sizes. It keeps the mean of a shape, and is
     `down_scale` or `up_scale` where one size divides the other. Section 4.2 needs it for grids like 4^3 and 6^3.
     """
+    check_tensor(y)
     side = y.shape[-1]
     resolution = check_whole(resolution, "a resolution", 1, error=ShapeError)
     if not y.is_floating_point():
@@ -125,6 +128,7 @@ def pad(y: Tensor, width: int) -> Tensor:
 
 def threshold(occupancy: Tensor, level: float = 0.5) -> Tensor:
     """Binary occupancy: 1 where a voxel exceeds `level` (section 6.1: 0.5), else 0."""
+    check_tensor(occupancy)
     return (occupancy > level).to(occupancy.dtype)
 
 
@@ -160,6 +164,8 @@ def corrupt(
     Returns the corrupted shapes, hidden voxels set to `fill`, and the boolean mask `hidden`, like y, that is True where
     a voxel is hidden. Exactly round(share * R^3) voxels of each shape are hidden.
     """
+    check_tensor(y)
+    check_generator(generator)
     share = check_real(share, "the share of hidden voxels", high=1, error=ShapeError)
     order = torch.rand(y.shape[0], y[0].numel(), generator=generator, device=y.device).argsort(dim=1)
     hidden = (order < round(share * y[0].numel())).view(y.shape)
@@ -188,6 +194,7 @@ def hide(y: Tensor, kind: Kind, *, generator: torch.Generator | None = None) -> 
     """
     if kind not in KINDS:
         raise ValueError(f"unknown kind {kind!r}: choose from {', '.join(KINDS)}")
+    check_generator(generator)
     n, side, device = len(check_shapes(y)), y.shape[-1], y.device
     if kind == "behind":
         full = threshold(y)

@@ -14,6 +14,8 @@ from dnet_lib import (
     Architecture,
     Chain,
     CheckpointError,
+    CoarseGaussian,
+    Coarser,
     Corrupted,
     Decay,
     DescriptorNet,
@@ -30,27 +32,46 @@ from dnet_lib import (
     ShapeError,
     Starts,
     Switch,
+    Teaching,
+    begin_grids,
     chain_generators,
     corrupt,
     down_scale,
     hidden_voxels,
+    inception_score,
     langevin_step,
     learn,
+    learn_grids,
     learning_gradient,
     load_model,
     load_pretrained,
     load_shapes,
     noise,
+    resample,
     sample,
     save_model,
+    threshold,
+    up_scale,
 )
+from dnet_lib.baselines.denoiser import AutoEncoder, Denoiser, learn_to_denoise
 from dnet_lib.checks import check_real, check_whole
+from dnet_lib.features import logistic_regression
 from dnet_lib.files import atomic_write
-from dnet_lib.generator import Alternation, Layout
+from dnet_lib.generator import Alternation, Layout, alternate
+from dnet_lib.judges import ViewNet, fit
+from dnet_lib.voxels import coarsen, hide
 
 Y = torch.zeros(3, 1, 4, 4, 4)
 GAUSS = GaussianEnergy()
 SETTINGS = Settings(1, 1, 0.1, batch_size=2)
+
+
+BOX = np.zeros((2, 1, 8, 8, 8), np.float32)
+LAYOUT = Layout(4, 3, (4,), (1, 2), 3, batch_norm=False)
+
+
+def student():
+    return GeneratorNet(LAYOUT)
 
 
 def sampled(**changed):
@@ -72,7 +93,10 @@ REFUSED = {
     "step_size must be positive and finite, not None": lambda: Settings(step_size=None),
     "learning_rate.* must be at least 0 and finite, not 'fast'": lambda: Settings(learning_rate="fast"),
     "temperature.* must be at least 0 and finite, not nan": lambda: Settings(temperature=float("nan")),
-    "a beta must be at least 0 and finite, not 'a'": lambda: Settings(betas="ab"),
+    r"betas, two decays, must lie in \[0, 1\), not 'ab'": lambda: Settings(betas="ab"),
+    r"betas, two decays, must lie in \[0, 1\), not None": lambda: Settings(betas=None),
+    r"betas, two decays, must lie in \[0, 1\), not 0.5": lambda: Alternation(betas=0.5),
+    r"betas, two decays, must lie in \[0, 1\), not \(0.5, 1\)": lambda: Teaching.begin_with(student(), betas=(0.5, 1)),
     r"betas, two decays, must lie in \[0, 1\), not \(0.5,\)": lambda: Settings(betas=(0.5,)),
     "max_gradient, a norm, must be positive and finite, not inf": lambda: Settings(max_gradient=float("inf")),
     "average, a decay, must be at least 0 and finite, not -0.1": lambda: Settings(average=-0.1),
@@ -114,8 +138,127 @@ REFUSED = {
     "5 persistent chains for 3 observed shapes: give one each": lambda: pcd(drawn(5, 4) - 0.5, drawn(3, 4) - 0.5),
     r"grids of up to three axes.*not \(2, 1, 4, 4, 4, 4\)": lambda: down_scale(torch.zeros(2, 1, 4, 4, 4, 4), 2),
     "a ShapeSet|ShapeSet: give its .centred": lambda: learned(load_shapes("furniture", "sofa", resolution=16)),
+    r"layers must be \(channels, kernel, stride\), bottom up, not 16": lambda: Architecture(16, 16),
+    r"layers must be \(channels, kernel, stride\), bottom up, not \(16, 4, 2\)": lambda: Architecture(16, (16, 4, 2)),
+    "unknown activation \\[\\]: choose": lambda: Architecture(activation=[]),
+    "channels and factors must each be a tuple, not int": lambda: Layout(channels=64),
+    "weight_std must be at least 0 and finite, not 'a'": lambda: DescriptorNet.compact(8, weight_std="a"),
+    "num_chains must be a whole number, at least 1, not 'a'": lambda: Teaching.begin_with(student(), num_chains="a"),
+    "the generator must be a torch.nn.Module, not NoneType": lambda: Teaching.begin_with(None),
+    "prior must draw shapes, not NoneType: such as a CoarseGaussian; Noise": lambda: Fresh(None, 4),
+    "prior must draw shapes, not int": lambda: Fresh(5, 4),
+    "resolution must be a whole number, at least 1, not 'a'": lambda: Coarser("a"),
+    "5 shapes span at most 4 principal axes, not 'a'": lambda: CoarseGaussian.fit(drawn(5, 4), 2, rank="a"),
+    "projection must be a function of chains, not int: such as hidden_voxels": lambda: sampled(projection=5),
+    "this projection made NoneType of chains": lambda: sampled(projection=lambda delta: None),
+    r"energy must be a function of a batch \(N, ...\), not int": lambda: sample(Y, 5, num_steps=1, step_size=0.1),
+    "shapes must be a tensor, not ndarray: convert": lambda: small_model().recover(BOX, torch.ones(BOX.shape).bool()),
+    "a boolean mask .* not ndarray": lambda: small_model().recover(torch.from_numpy(BOX), BOX > 0),
+    r"this network takes shapes \(N, 1, 8, 8, 8\), not ndarray": lambda: small_model().energy(BOX),
+    "net must be a torch.nn.Module, not GaussianEnergy": lambda: Run.begin(GAUSS, Noise(2), SETTINGS),
+    "run must be a Run, not DescriptorNet: Run.begin": lambda: next(learn(small_net(), Y, SETTINGS)),
     "must be occupancy, from 0 to 1, not 0 to 255: divide": lambda: small_model().revise(255 * drawn(2, 8)),
 }
+
+
+def runs():
+    return Run.begin(small_net(), Noise(2), SETTINGS)
+
+
+def walled(bounds):
+    """A network, and an energy without weights, that say their bounds."""
+    net = small_net()
+    net.bounds = bounds
+    return net
+
+
+SEEDED = {
+    "a run": lambda seed: Run.begin(small_net(), Noise(2), SETTINGS, seed=seed),
+    "grids": lambda seed: begin_grids([small_net()], [SETTINGS], seed=seed),
+    "chains": lambda seed: chain_generators(seed, 2),
+    "alternation": lambda seed: next(alternate(student(), drawn(3, 4), Alternation(1, 1, batch_size=2), seed=seed)),
+    "a prior": lambda seed: CoarseGaussian.fit(drawn(8, 4), 2, rank=2, components=2, seed=seed),
+    "an auto-encoder": lambda seed: Denoiser.fit(drawn(3, 8), num_iterations=1, seed=seed),
+    "denoising": lambda seed: next(learn_to_denoise(AutoEncoder(), drawn(3, 8), num_iterations=1, seed=seed)),
+    "a judge": lambda seed: next(fit(ViewNet(2), drawn(8, 8), torch.arange(8) % 2, torch.arange(8) >= 6, seed=seed)),
+    "a classifier": lambda seed: logistic_regression(seed=seed),
+}
+RANDOM = {
+    "noise": lambda generator: noise(2, 4, generator=generator),
+    "a chain": lambda generator: sampled(generator=generator),
+    "a chain without noise": lambda generator: sampled(generator=generator, temperature=0.0),
+    "a model": lambda generator: small_model().sample(3, generator=generator),
+    "hidden voxels": lambda generator: corrupt(Y, 0.5, generator=generator),
+    "a hidden part": lambda generator: hide(Y, "cube", generator=generator),
+    "a network": lambda generator: DescriptorNet.compact(8, generator=generator),
+    "a student": lambda generator: GeneratorNet(LAYOUT, generator=generator),
+    "a score": lambda generator: inception_score(torch.full((20, 2), 0.5), generator=generator),
+}
+PLACED = {
+    "noise": lambda device: noise(2, 4, device=device),
+    "chains": lambda device: chain_generators(0, 2, device=device),
+    "a network": lambda device: DescriptorNet.compact(8, device=device),
+    "a student": lambda device: GeneratorNet(LAYOUT, device=device),
+    "a model": lambda device: small_model().to(device),
+}
+SET = {
+    "a run": lambda settings: Run.begin(small_net(), Noise(2), settings),
+    "learning": lambda settings: next(learn(runs(), Y, settings)),
+    "grids": lambda settings: begin_grids([small_net()], [settings]),
+    "one grid": lambda settings: begin_grids([small_net()], settings),
+    "learning of grids": lambda settings: next(learn_grids([runs()], Y, [settings])),
+    "alternation": lambda settings: next(alternate(student(), drawn(3, 4), settings)),
+}
+
+
+@pytest.mark.parametrize("seed", ["a", 1.5, None, -1, True, [1]])
+@pytest.mark.parametrize("what", SEEDED)
+def test_a_seed_is_a_whole_number_wherever_it_is_taken(what, seed):
+    with pytest.raises(ValueError, match=r"^seed must be a whole number, at least 0, not"):
+        SEEDED[what](seed)
+
+
+@pytest.mark.parametrize("generator", [3, "a", [3, 4, 5], np.random.default_rng(0)], ids=str)
+@pytest.mark.parametrize("what", RANDOM)
+def test_a_generator_is_pytorchs_wherever_it_is_taken(what, generator):
+    seed = 3 if generator == 3 else "[03]"
+    with pytest.raises(ValueError, match=rf"^generator must be a torch.Generator, not .*manual_seed\({seed}\)$"):
+        RANDOM[what](generator)
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "nonsense", [1]], ids=str)
+@pytest.mark.parametrize("what", PLACED)
+def test_a_device_is_there_wherever_it_is_taken(what, device):
+    with pytest.raises(ValueError, match=r"^there is no device .* here .*device='cpu' is always there"):
+        PLACED[what](device)
+
+
+@pytest.mark.parametrize("settings", [{}, None, 5])
+@pytest.mark.parametrize("what", SET)
+def test_settings_are_settings_wherever_they_are_taken(what, settings):
+    with pytest.raises(ValueError, match=r"^settings must be (Settings|an Alternation), not .*numbers by name"):
+        SET[what](settings)
+
+
+@pytest.mark.parametrize("bounds", [5, (0,), (0, 1, 2), "ab", (1, 0), (0, float("nan"))])
+def test_bounds_are_low_and_high_wherever_they_are_read(bounds):
+    for use in (
+        lambda: Architecture(4, ((4, 3, 1),), s=None, bounds=bounds),
+        lambda: sample(Y, walled(bounds), num_steps=1, step_size=0.1, fast=False),
+        lambda: next(learn(Run.begin(walled(bounds), Noise(2), SETTINGS), Y - 0.5, SETTINGS)),
+    ):
+        with pytest.raises(ValueError, match=r"^bounds must be \(low, high\) with low < high, not"):
+            use()
+    with pytest.raises(ValueError, match="bounds must be finite"):
+        Architecture(4, ((4, 3, 1),), s=None, bounds=(0, float("inf")))
+
+
+@pytest.mark.parametrize("operation", [up_scale, down_scale, resample, coarsen])
+def test_operations_on_grids_ask_for_tensors(operation):
+    with pytest.raises(ShapeError, match=r"shapes must be a tensor, not ndarray: convert with torch.as_tensor"):
+        operation(BOX, 2)
+    with pytest.raises(ShapeError, match="shapes must be a tensor, not list"):
+        threshold([0.0])
 
 
 @pytest.mark.parametrize("message", REFUSED)
@@ -216,7 +359,9 @@ def test_a_mask_that_does_not_fit_the_chains_is_named(masks):
 
 
 def test_a_projection_that_changes_the_form_is_named():
-    with pytest.raises(ShapeError, match=r"this projection made \(4, 1, 4, 4, 4\) of chains \(1, 1, 4, 4, 4\)"):
+    with pytest.raises(
+        ShapeError, match=r"this projection made torch.float32 \(4, 1, 4, 4, 4\) of chains \(1, 1, 4, 4, 4\)"
+    ):
         langevin_step(Y[:1], GAUSS, step_size=0.1, projection=lambda delta: delta.expand(4, 1, 4, 4, 4))
     with pytest.raises(ShapeError, match=r"boolean mask, True where a voxel may move, not ndarray"):
         hidden_voxels(np.ones((4, 4, 4), bool))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from dnet_lib.checkpoints import shipped
-from dnet_lib.checks import check_shapes
+from dnet_lib.checks import check_shapes, check_whole
 from dnet_lib.errors import DivergedError
 from dnet_lib.files import read_tensors, weights, with_weights, write_tensors
 from dnet_lib.resuming import Parts, described, fingerprint, resumable
@@ -60,7 +60,7 @@ class Denoiser:
     ) -> Self:
         """Learn from shapes, occupancy (N, 1, R, R, R); `options` are those of `learn_to_denoise`."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.manual_seed(check_whole(seed, "seed"))
             net = AutoEncoder().to(shapes.device)
         learning = learn_to_denoise(net, shapes, num_iterations=num_iterations, seed=seed, **options)
         with tqdm(total=num_iterations, unit="iteration", desc="auto-encoder", disable=not progress) as bar:
@@ -110,7 +110,7 @@ def learn_to_denoise(
     checkpoint  a file: where it exists the run resumes from it; it is rewritten every 50 iterations and at the end
     """
     shapes = threshold(check_shapes(shapes, name="the training shapes"))
-    generator = torch.Generator(shapes.device).manual_seed(seed)
+    generator = torch.Generator(shapes.device).manual_seed(check_whole(seed, "seed"))
     optimizer = torch.optim.Adam(net.parameters(), lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, num_iterations))
     run = Parts(net=net.train(), optimizer=optimizer, schedule=schedule, generator=generator)
