@@ -185,10 +185,12 @@ def _check(archive: Archive, categories: Sequence[str], path: str) -> None:
         problem = "it holds no shapes"
     elif missing := [key for key in MANIFEST_KEYS if key not in manifest]:
         problem = f"its manifest lacks {', '.join(missing)}"
-    elif not isinstance(manifest["version"], int) or manifest["version"] > VERSION:
-        problem = f"it has version {manifest['version']}, this program reads {VERSION}: update the project"
+    elif type(manifest["version"]) is not int or manifest["version"] > VERSION:
+        problem = f"it has version {manifest['version']!r}, this program reads {VERSION}: update the project"
     elif type(resolution) is not int or not 1 <= resolution <= MAX_RESOLUTION:
         problem = f"its resolution is {resolution!r}, not a number from 1 to {MAX_RESOLUTION}"
+    elif not isinstance(manifest["dataset"], str):
+        problem = f"its dataset is {manifest['dataset']!r}, not a name"
     elif n * resolution**3 > MAX_VOXELS:
         problem = f"{n} shapes at {resolution}^3 are too many for one archive: choose a lower resolution or fewer"
     elif archive.packed.dtype != np.uint8 or archive.packed.shape != (n, (resolution**3 + 7) // 8):
