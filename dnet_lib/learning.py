@@ -101,8 +101,13 @@ class Run:
     own: list[dict[str, Any]] = field(default_factory=list)
     """What each group of parameters has of its own in place of the settings'."""
     _order: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+    _aside: set[str] = field(default_factory=set, init=False)
+    """Weights that could learn, and are left out: meant, or said."""
 
     __repr__ = brief
+
+    def __post_init__(self) -> None:
+        self._aside = self._left_out()
 
     @classmethod
     def begin(
@@ -192,6 +197,11 @@ class Run:
         groups = [[names.get(id(p), "?") for p in group["params"]] for group in self.optimizer.param_groups]
         digest = hashlib.sha256(repr(groups).encode()).hexdigest()[:8]
         return f"{'+'.join(str(len(group)) for group in groups)} parameters ({digest})"
+
+    def _left_out(self) -> set[str]:
+        """Names of the weights that require a gradient and are not in the optimizer."""
+        learned = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+        return {name for name, p in self.net.named_parameters() if p.requires_grad and id(p) not in learned}
 
     def next_batch(self, num_shapes: int, size: int) -> Tensor:
         """Row numbers of the next mini-batch: every shape once an epoch, in a fresh order each."""
@@ -365,6 +375,13 @@ def learner(
     def iteration() -> Record:
         nonlocal energy, far
         began, here = time.perf_counter(), run.iteration
+        if late := run._left_out() - run._aside:
+            run._aside |= late
+            warnings.warn(
+                f"{', '.join(sorted(late))} did not require a gradient when the run began, and will not learn: give "
+                "them to run.optimizer.add_param_group, or begin another run",
+                stacklevel=4,
+            )
         run.index = batches() if batches else run.next_batch(len(data), settings.batch_size)
         observed = data[run.index]
         begun: Any = run.starts.begin(observed, run.index, run.generator)

@@ -11,6 +11,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -23,6 +24,7 @@ from dnet_lib.files import atomic_write, check_folders
 from dnet_lib.processes import gathered, rank, world
 
 FORMAT = "dnet_lib run 2"
+KEPT = ("net", "averaged")  #: Where a state's networks stand: as they learn, and averaged
 Record = TypeVar("Record")
 
 
@@ -118,11 +120,13 @@ def resumable(
     """
     check_whole(save_every, "save_every", 1)
     check_whole(num_iterations, "the number of iterations")
+    about: dict[str, Any] = {}
     if checkpoint is not None:
         if Path(checkpoint).is_dir():
             raise CheckpointError(f"{checkpoint} is a folder: name a file in it")
         check_folders(Path(os.path.realpath(checkpoint)).parent)
-    about = {"belongs": belongs(), "told": plain(told or {})} if checkpoint is not None else {}
+        first = None if run.iteration else weights_of(run.state_dict())
+        about = {"belongs": belongs(), "told": plain(told or {}), "first": first}
     known = checkpoint is not None and Path(checkpoint).exists()
     if checkpoint is not None and known:
         resume(run, checkpoint, about, device)
@@ -157,7 +161,7 @@ def resumable(
         yield record
 
 
-def resume(run: Resumable, checkpoint: str | Path, about: Mapping[str, Any], device: torch.device | str) -> None:
+def resume(run: Resumable, checkpoint: str | Path, about: dict[str, Any], device: torch.device | str) -> None:
     """Let a run go on from its file; a run that is further than the file stays where it is."""
     state, written = read_state(checkpoint, device)
     ours, theirs = about["belongs"], written.get("belongs", {})
@@ -170,6 +174,13 @@ def resume(run: Resumable, checkpoint: str | Path, about: Mapping[str, Any], dev
     changed = [f"{k} {ours[k]} (before: {theirs[k]})" for k in ours if k in theirs and theirs[k] != ours[k]]
     if changed:
         warnings.warn(f"{checkpoint} goes on with other settings: {', '.join(changed)}", stacklevel=4)
+    first, about["first"] = about["first"], written.get("first")  # what is written again
+    if None not in (first, about["first"]) and first not in (about["first"], *map(partial(weights_of, state), KEPT)):
+        warnings.warn(
+            f"{checkpoint} goes on with the weights that it holds: this network's are neither those nor those it began "
+            "with. To learn from these, give the run a file of its own",
+            stacklevel=4,
+        )
     if state["iteration"] < run.iteration:
         return
     before = run.state_dict()
@@ -180,6 +191,19 @@ def resume(run: Resumable, checkpoint: str | Path, about: Mapping[str, Any], dev
         raise CheckpointError(
             f"{checkpoint} is the checkpoint of another run ({error}): give this run a file of its own"
         ) from error
+
+
+def weights_of(state: Any, name: str = "net") -> str:
+    """Sixteen digits that stand for the tensors of all networks in a run's state; `name` says where they stand."""
+
+    def networks(part: Any, inside: bool = False) -> Iterator[Tensor]:
+        if isinstance(part, Tensor) and inside:
+            yield part
+        pairs: Any = part.items() if isinstance(part, Mapping) else enumerate(part if isinstance(part, list) else ())
+        for key, value in pairs:
+            yield from networks(value, inside or key == name)
+
+    return fingerprint(*networks(state))
 
 
 def check_readable(state: Mapping[str, Any]) -> None:

@@ -108,6 +108,75 @@ def test_what_may_change_is_said_once_and_obeyed(tmp_path):
         assert list(learn(begin(longer), DATA, longer, checkpoint=path)) == []
 
 
+def other() -> Run:
+    """The run of `begin` with first weights of another seed."""
+    run = begin()
+    run.net.load_state_dict(DescriptorNet(run.net.architecture, weight_std=0.05, generator=seeded(1)).state_dict())
+    return run
+
+
+def test_first_weights_that_a_checkpoint_did_not_begin_with_are_said_once(tmp_path):
+    """The file's weights win; the net that learned last, and the very same first weights, go on in silence."""
+    path, longer, whole = tmp_path / "mine.pt", replace(SETTINGS, num_iterations=6), begin()
+    short = replace(SETTINGS, num_iterations=3)
+    averaged = replace(short, average=0.9)
+    list(learn(whole, DATA, SETTINGS))
+    list(learn(begin(), DATA, short, checkpoint=path))
+    list(learn(begin(averaged), DATA, averaged, checkpoint=tmp_path / "averaged.pt"))
+    with pytest.warns(UserWarning) as said:
+        run = other()
+        list(learn(run, DATA, longer, checkpoint=path))
+    told = [str(w.message) for w in said if "goes on with the weights that it holds: this" in str(w.message)]
+    assert len(told) == 1 and "mine.pt" in told[0] and equal(run.net.state_dict(), whole.net.state_dict())
+    kept = begin(averaged)
+    kept.load_state_dict(read_state(tmp_path / "averaged.pt")[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        list(learn(begin(), DATA, longer, checkpoint=path))  # it still knows what it began with
+        list(learn(Run.begin(run.net, chains(), longer), DATA, longer, checkpoint=path))  # the net that learned last
+        list(
+            learn(
+                Run.begin(kept.kept.requires_grad_(), chains(), averaged),
+                DATA,
+                averaged,
+                checkpoint=tmp_path / "averaged.pt",
+            )
+        )
+
+
+def test_a_teachers_student_of_other_first_weights_is_said(tmp_path):
+    settings, path = replace(SETTINGS, num_iterations=1), tmp_path / "mine.pt"
+
+    def once(seed: int) -> None:
+        student = GeneratorNet(LAYOUT, generator=seeded(seed))
+        list(learn(begin(starts=Teaching.begin_with(student, 0.4, num_chains=3)), DATA, settings, checkpoint=path))
+
+    once(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        once(0)
+    with pytest.warns(UserWarning, match="neither those nor those it began with"):
+        once(1)
+
+
+def test_weights_unfrozen_after_a_run_began_are_said_once_and_those_left_out_are_not():
+    own = net()
+    own.layers.requires_grad_(False)
+    run, before = Run.begin(own, chains(), SETTINGS), own.layers[0].weight.clone()
+    with pytest.warns(
+        UserWarning, match=r"^layers\.0\.bias, layers\.0\.weight did not require.*add_param_group"
+    ) as said:
+        for record in learn(run, DATA, SETTINGS):
+            own.layers.requires_grad_(record.iteration > 1)
+    assert len(said) == 1 and torch.equal(own.layers[0].weight, before)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        list(learn(part(begin(), "dense"), DATA, SETTINGS))  # that is meant
+        run.optimizer.add_param_group({"params": own.layers.parameters()})
+        list(learn(run, DATA, replace(SETTINGS, num_iterations=8)))
+    assert not torch.equal(own.layers[0].weight, before)
+
+
 @pytest.mark.parametrize("rate", [0.0, 1e-3])
 def test_a_restored_run_obeys_its_settings(rate):
     """The optimizer's state brings the old rate back; the settings win."""
