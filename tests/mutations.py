@@ -219,6 +219,9 @@ class Bug(NamedTuple):
 
     def written(self, tree: Path) -> str:
         """The file's text with the bug in it."""
+        for file in (self.file, *(f"tests/{name.removesuffix('.py')}.py" for name in self.tests)):
+            if not (tree / file).is_file():
+                sys.exit(f"{self.name}: there is no {file}")
         text = (tree / self.file).read_text("utf-8")
         if text.count(self.old) != 1:
             sys.exit(f"{self.name}: {self.file} holds {self.old!r} {text.count(self.old)} times, not once")

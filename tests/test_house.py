@@ -263,6 +263,18 @@ def test_a_planted_bug_still_fits_the_library(bug):
         bug._replace(old="no such text").written(ROOT)
 
 
+@pytest.mark.parametrize("what", ["file", "tests"])
+def test_a_bug_of_one_s_own_that_does_not_fit_is_told_before_any_test_runs(what, monkeypatch):
+    monkeypatch.setattr(mutations, "first_failure", lambda *_: pytest.fail("the tests ran"))
+    words = {"file": "dnet_lib/nosuch.py", "tests": "test_nosuch"}[what]
+    given = {"--file": "dnet_lib/langevin.py", "--replace": "drift * (-step_size / 2)", "--tests": "test_langevin"}
+    given |= {f"--{what}": words}
+    arguments = [word for name, value in given.items() for word in (name, value, *["0"] * (name == "--replace"))]
+    monkeypatch.setattr(sys, "argv", ["mutations.py", *arguments])
+    with pytest.raises(SystemExit, match=f"your bug: there is no .*{words}"):
+        mutations.main()
+
+
 def test_the_book_s_table_is_of_these_bugs_and_every_one_was_noticed():
     """By a test that exists; `python tests/mutations.py` writes it."""
     head, *rows = csv.reader(mutations.TABLE.read_text("utf-8").splitlines())

@@ -12,6 +12,7 @@ from dnet_lib.errors import DivergedError
 from dnet_lib.pretrained import Chain, Pretrained
 from dnet_lib.priors import CoarseGaussian
 from dnet_lib.reproduce import longrun, workplace
+from dnet_lib.reproduce.experiments import EXPERIMENTS
 from dnet_lib.reproduce.workplace import Workplace
 
 H, S = 0.05, 0.5
@@ -100,6 +101,23 @@ def test_an_interrupted_long_run_leaves_nothing(tiny, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         longrun.longrun(Workplace(results=tmp_path), num_chains=2, num_steps=4)
     assert not list(tmp_path.rglob("*"))
+
+
+def test_an_interrupted_part_leaves_those_before_it(tmp_path, monkeypatch):
+    """What the command says when Ctrl-C ends it: what is there is whole, and of what is not there is nothing."""
+
+    def done(place):
+        return longrun.written("longrun", {}, 0.0, place)
+
+    def interrupted(place):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(longrun, "longrun", done)
+    monkeypatch.setattr(longrun, "ladder", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        longrun.reproduce(Workplace(results=tmp_path))
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["longrun.json"]
+    assert "parts that were done have written their results" in EXPERIMENTS["longrun"].interrupted
 
 
 def test_the_ladder_measures_what_it_says(tiny, tmp_path):

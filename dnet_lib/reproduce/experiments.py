@@ -88,6 +88,7 @@ EXPERIMENTS: dict[str, Experiment | Single] = {
         longrun.reproduce,
         (*PLACES, "weights"),
         needs_data=False,
+        interrupted="parts that were done have written their results, and the same command begins anew with the first",
     ),
     "budget": Single(
         "Algorithms 1, 2 and 3 over the same time",
