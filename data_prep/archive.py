@@ -269,10 +269,14 @@ def stored_array(name: str, opener: Callable[[], IO[bytes]], size: int) -> Store
         return stream
 
     array = StoredArray(name, at_data, shape, dtype, "F" if fortran else "C")
-    if min(shape, default=0) < 0 or math.prod(shape) > MAX_VOXELS:
-        raise ArchiveError(f"{name}: claims the shape {shape}, more than {MAX_VOXELS:,} values: split the file")
+    if min(shape, default=0) < 0:
+        raise ArchiveError(f"{name}: its header claims the shape {shape}, which no array has: fetch or make it again")
+    if math.prod(shape) > MAX_VOXELS:
+        way = "split the file, or, where it is not so large, fetch or make it again"
+        raise ArchiveError(f"{name}: its header claims the shape {shape}, more than {MAX_VOXELS:,} values: {way}")
     if array.nbytes != size - skip and not dtype.hasobject:
-        raise ArchiveError(f"{name}: claims {array.nbytes:,} bytes but holds {size - skip:,}: fetch or make it again")
+        claim = f"claims {array.nbytes:,} bytes but holds {size - skip:,}"
+        raise ArchiveError(f"{name}: its header {claim}: fetch or make it again")
     return array
 
 

@@ -35,6 +35,8 @@ OCCUPIED: dict[str, Callable[[NDArray[Any]], Any]] = {
 }
 """Which values are occupied voxels; "bits": eight voxels a byte, as `numpy.packbits` packs a shape."""
 
+CUBE = "arrays of four equal sides read as (N, R, R, R): where N is last, numpy.moveaxis(array, -1, 0) brings it first"
+
 _CATEGORY = re.compile(f"({'|'.join(CATEGORIES)})(?![a-z])", re.IGNORECASE)
 _TURN = re.compile(r"(?P<shape>.+_\d+)_(?P<turn>[1-9]|1[0-2])")
 _NUMBERS = ("double", "single", "logical", *(f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64)))
@@ -136,7 +138,10 @@ def import_shapes(
         title = shape.name or f"{group}_{numbers[group]:04d}"
         try:
             if kept not in CATEGORIES:
-                raise ArchiveError(f"{title}: none of the ten categories in its labels or path; give --category")
+                raise ArchiveError(
+                    f"{title}: none of the ten categories in its labels or path, and archives hold no others: give "
+                    "--category, the one of them that all its shapes are to be filed under"
+                )
             if part not in ("train", "test"):
                 raise ArchiveError(f"{title}: its split is {part!r}, not train, test or validation")
             grid, binary = _occupied(title, shape.values, occupied)
@@ -169,6 +174,8 @@ def import_shapes(
     how = (occupied or "above-0.5").replace("-", " ")
     notes[f"have values other than 0 and 1: {how} is occupied"] = binaries.count(False)
     told = [f"{count} {note}" for note, count in notes.items() if count]
+    if empty := full.count(0):
+        told.append(f"{empty} shapes are kept although none of their voxels is occupied")
     if np.mean(full) > 0.5:
         told.append("more than half of all voxels are occupied: are empty and occupied swapped?")
     packed, labels, splits, names = map(np.array, zip(*kept_rows, strict=True))
@@ -265,18 +272,20 @@ def _occupied(name: str, values: NDArray[Any], occupied: str | None) -> tuple[ND
     side, flat = _side(values.size), values.ndim == 1
     bytes_ = values.dtype == np.int8 or (0 <= low <= high <= 255 and not np.mod(values, 1).any())
     bits = _side(values.size, 8) if flat and values.dtype.kind != "b" and bytes_ else 0
+    words = _words(values.dtype, values.size) if flat else ""
     if occupied is None and values.dtype.kind != "b":
         two = high > 0 and ((values == 0) | (values == high)).all()
-        if low < 0 or 0 < high <= 0.5 or (high > 1 and (bits or not two)) or (flat and not side):
+        if low < 0 or 0 < high <= 0.5 or (high > 1 and (bits or words or not two)) or (flat and not side):
             raise UnclearError(
                 f"its values run from {low:g} to {high:g}: say which are occupied by --occupied "
                 + (f"bits (or little-bits: packed bytes of {bits}^3), " if bits else "")
                 + ("negative (signed distances, negative inside), " if low < 0 else "above-0.5, above-127, ")
                 + "positive"
+                + words
             )
     if occupied in ("bits", "little-bits") and values.dtype.kind != "b":
         if not bits:
-            raise ArchiveError(f"{name}: is no row of bytes (R^3 / 8), as --occupied {occupied} needs")
+            raise ArchiveError(f"{name}: is no row of bytes (R^3 / 8), as --occupied {occupied} needs{words}")
         return OCCUPIED[occupied](values)[: bits**3].view(np.bool_).reshape(bits, bits, bits), True
     if flat:
         values = values.reshape(side, side, side)
@@ -288,6 +297,12 @@ def _side(size: int, bits: int = 1) -> int:
     """R of a row of R^3 values, `bits` of them in each of its `size` numbers; 0 where there is none."""
     side = round((bits * size) ** (1 / 3))
     return side if -(-(side**3) // bits) == size else 0
+
+
+def _words(dtype: np.dtype[Any], size: int) -> str:
+    """What to do where a row of integers wider than a byte may be of packed bits; "" where it may not."""
+    side = _side(size, 8 * dtype.itemsize) if dtype.kind in "iu" and dtype.itemsize > 1 else 0
+    return f"; if they are packed bits of {side}^3 in {dtype}, save them as bytes, .view(numpy.uint8)" if side else ""
 
 
 def _turned(grid: NDArray[np.bool_], axes: str) -> NDArray[np.bool_]:
@@ -315,6 +330,11 @@ def _is_grid(shape: Sequence[int]) -> bool:
     return len(shape) == 3 and 1 <= max(shape) <= MAX_RESOLUTION and 4 * min(shape) > max(shape)
 
 
+def _is_cube(array: StoredArray) -> bool:
+    """Whether its axes do not tell (N, R, R, R) from (R, R, R, N)."""
+    return len(array.shape) == 4 and len({*array.shape}) == 1 < array.shape[0]
+
+
 def _each(array: StoredArray) -> tuple[int, tuple[int, ...]]:
     """Number of shapes and the shape of one: of (N, R, R, R) with or without a channel, (N, R^3) or (R, R, R).
 
@@ -337,7 +357,7 @@ def _each(array: StoredArray) -> tuple[int, tuple[int, ...]]:
     if not (_is_grid(one) or packed or (len(one) == 1 and _side(one[0]))) or max(one) > MAX_RESOLUTION**3:
         raise ArchiveError(
             f"{array.name}: its shape {array.shape} is not (N, R, R, R) with R at most {MAX_RESOLUTION}, "
-            "nor (N, R^3), nor (N, R^3 / 8) of packed bits"
+            "nor (N, R^3), nor (N, R^3 / 8) of packed bits" + (_words(array.dtype, one[0]) if len(one) == 1 else "")
         )
     return count, tuple(one)
 
@@ -422,6 +442,8 @@ def read_arrays(file: Path, keys: Sequence[str] = (), known: str | None = None) 
             category, part = _from_path(file) if mute else (None, None)
             title = file.stem if mute and count == 1 else ""
             axes = "xyz" if word or key.lower() == "x" else "yxz"
+            if _is_cube(arrays[key]):
+                yield CUBE
             columns = [said.get(role, [None] * count) for role in ("labels", "names", "split")]
             for grid, label, name, split in zip(_grids(arrays[key]), *columns, strict=True):
                 kind = label or _from_name(name or "") or category
@@ -499,12 +521,14 @@ def read_binvox(file: Path, keys: Sequence[str] = (), known: str | None = None) 
     yield Found(file.stem, values, *_from_path(file), axes="xzy")
 
 
-def read_npy(file: Path, keys: Sequence[str] = (), known: str | None = None) -> Iterator[Found]:
+def read_npy(file: Path, keys: Sequence[str] = (), known: str | None = None) -> Iterator[Found | str]:
     """A plain `.npy`: one shape (R, R, R) or many (N, R, R, R), of the category and split its path names."""
     category, split = _from_path(file)
     with ar.naming(file):
         array = ar.stored_array(str(file), lambda: file.open("rb"), file.stat().st_size)
         count, _ = _each(array)
+        if _is_cube(array):
+            yield CUBE
         for i, values in enumerate(_grids(array)):
             yield Found(file.stem if count == 1 else f"{file.stem}_{i + 1:04d}", values, category, split)
 

@@ -30,7 +30,8 @@ def load_off(path: str | PathLike[str]) -> tuple[FloatArray, IntArray]:
         `vertices` (V, 3) float64 in the file's own units, and `faces` (F, 3) int64, indices into the vertices.
 
     Raises:
-        MeshError: anything else: COFF, NOFF, 4OFF and binary files, truncation, NaN, a bad index, nothing to draw.
+        MeshError: anything else: COFF, NOFF, 4OFF and binary files, truncation, NaN, a bad index, nothing to draw,
+            and line breaks so free, beside colours or faces of two corners, that damage would look the same.
     """
     return parse_off(Path(path).read_bytes(), str(path))
 
@@ -111,13 +112,17 @@ def _polygons(text: bytes, body: bytes, num_vertices: int, num_faces: int, name:
         vertices, faces = _lines(rows, num_vertices, num_faces, name)
         if extra:
             warnings.warn(f"{name}: {extra} lines after the last face are ignored", stacklevel=4)
-    except MeshError:
+    except MeshError as error:
+        breaks = "line breaks of its own, which cannot be told apart: put each vertex and each face on one line"
         if not (read := _stream(text)):
-            raise
+            if len(body.split()) <= 3 * num_vertices + 4 * num_faces or re.search(rb"[^\s\d.eE+-]", body):
+                raise
+            raise MeshError(f"{error}, or coloured with {breaks}") from None
         sizes = {*map(len, read[1])}
         large = sizes - {0, 1, 2}
         if (not extra) + (len(large) > 1) + (large != sizes) > 1:  # a lost or wrong number looks so, too
-            raise
+            reason = str(error)[len(name) :].replace("truncated or ", "", 1)
+            raise MeshError(f"{name}{reason}, or with faces of other sizes and {breaks}") from None
         vertices, faces = read
     fans = [[face[0], face[k], face[k + 1]] for face in faces for k in range(1, len(face) - 1)]
     if not fans:

@@ -316,6 +316,63 @@ def test_bytes_of_0_and_255_in_rows_may_be_packed_and_zeros_and_ones_may_not(tmp
     refused(tmp_path / "bed_4.npy", "no row of bytes", occupied="bits")
 
 
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32, np.uint64, np.int64])
+@pytest.mark.parametrize("side", [8, 16, 32])
+def test_bits_packed_in_wider_integers_are_said_to_be_such(tmp_path, dtype, side):
+    grids = np.random.default_rng(1).random((3, side, side, side)) < 0.5
+    packed = np.packbits(grids.reshape(3, -1), axis=1)
+    np.save(tmp_path / "bed.npy", packed.view(dtype))
+    way = rf"packed bits of {side}\^3 in {np.dtype(dtype)}, save them as bytes, \.view\(numpy\.uint8\)"
+    refused(tmp_path / "bed.npy", way)
+    refused(tmp_path / "bed.npy", way, occupied="bits")
+    few = np.zeros_like(packed)
+    few[:, -1] = 255
+    np.save(tmp_path / "bed.npy", few.view(dtype))  # two values, one of them 0, are no voxels yet
+    refused(tmp_path / "bed.npy", way)
+    np.save(tmp_path / "bed.npy", packed)
+    assert np.array_equal(read(tmp_path / "bed.npy", occupied="bits")[1], grids)
+
+
+def test_an_array_of_four_equal_sides_is_read_n_first_and_it_is_said(tmp_path):
+    grids = np.random.default_rng(2).random((R, R, R, R)) < 0.3
+    for path, save in ((tmp_path / "bed.npy", np.save), (tmp_path / "bed.npz", lambda p, v: np.savez(p, voxels=v))):
+        save(path, grids)
+        _, found, _, notes = read(path)
+        assert np.array_equal(found, grids) and any(
+            "1 arrays of four equal sides read as (N, R, R, R)" in n for n in notes
+        )
+        save(path, grids[:-1])
+        assert not any("equal sides" in note for note in read(path)[3])
+
+
+def test_shapes_without_an_occupied_voxel_are_kept_and_counted(tmp_path):
+    np.save(tmp_path / "bed.npy", np.concatenate([GRIDS, np.zeros((2, R, R, R), bool)]))
+    archive, _, problems, notes = read(tmp_path / "bed.npy")
+    assert len(archive.names) == 7 and not problems
+    assert "2 shapes are kept although none of their voxels is occupied" in notes
+    np.save(tmp_path / "bed.npy", GRIDS)
+    assert not any("although" in note for note in read(tmp_path / "bed.npy")[3])
+
+
+@pytest.mark.parametrize("shape", [(-1, 6, 6, 6), (-6, -6, 6, 6), (10**30, 6, 6, 6)])
+def test_a_header_with_a_shape_that_cannot_be_is_named(tmp_path, shape):
+    with (tmp_path / "bed.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        file.write(bytes(216))
+    way = "which no array has: fetch" if min(shape) < 0 else "more than .* values: split the file, or"
+    refused(tmp_path / "bed.npy", rf"bed\.npy: its header claims the shape {re.escape(str(shape))}, {way}")
+
+
+def test_a_category_of_ones_own_is_filed_under_one_of_the_ten(tmp_path):
+    (tmp_path / "mugs" / "train").mkdir(parents=True)
+    np.save(tmp_path / "mugs" / "train" / "mine.npy", GRIDS)
+    with pytest.raises(ArchiveError, match=r"none of the ten categories .* archives hold no others: give --category"):
+        read(tmp_path / "mugs")
+    archive, grids, _, _ = read(tmp_path / "mugs", category="table")
+    assert np.array_equal(grids, GRIDS) and set(archive.labels.tolist()) == {8}
+    assert archive.manifest["dataset"] == "mugs" and set(archive.split.tolist()) == {"train"}
+
+
 @pytest.mark.parametrize(
     ("values", "occupied", "hint"),
     [

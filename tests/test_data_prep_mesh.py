@@ -246,7 +246,7 @@ def test_polygons_become_fans(tmp_path):
         (TEXT.replace("12 0\n", "12 0", 1).encode(), "numbers of vertices"),
         (TEXT.replace("\n3 4 7 5", "\n3 4 7 ").encode(), "damaged at the line '3 4 7'"),  # what looks like a pair
         (off_text(VERTICES, QUADS).replace("0.0 0.0 0.0\n", "", 1).encode(), "truncated or damaged"),
-        (TEXT.replace("0.0 0.0 0.0\n", "", 1).encode(), "truncated or damaged"),
+        (TEXT.replace("0.0 0.0 0.0\n", "", 1).encode(), ": damaged: 19 lines .* or with faces .* cannot be told apart"),
         (TEXT.replace(" ", "\n").replace("12", "-12", 1).encode(), "nothing to draw"),
         (b"OFF\n3\n1\n0\n0 0 0 1 0 0 0 1 0\n-3 0 1 2", "truncated or damaged"),
         (b"OFF\n3 2 0\n0 0 0\n1 0 0\n0 1 0\n2 0 1\n1 2\n", "nothing to draw: its 2 faces have fewer than 3 corners"),
@@ -258,6 +258,31 @@ def test_refuses_with_one_line_that_names_file_and_reason(tmp_path, data, reason
     with pytest.raises(MeshError, match=reason) as error:
         load_off(path)
     assert "chair_0007.off" in str(error.value) and "\n" not in str(error.value)
+
+
+MIXED = off_text(VERTICES, QUADS).replace("8 6 0", "8 8 0") + "3 0 1 2\n2 0 6\n"
+FLAT = off_text(VERTICES, FACES).replace("8 12 0", "8 13 0") + "2 0 6\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "meaning"),
+    [
+        (MIXED.replace(" ", "\n"), "with faces of other sizes"),
+        (FLAT.replace("0.0 0.0 0.0\n", "0.0 0.0 0.0 ", 1).replace("2 0 6", "2 0\n6"), "with faces of other sizes"),
+        (COLOURED.replace(" 255 0 0", "\n255 0 0"), "coloured"),
+        (COLOURED.replace("255 0 0\n", "255 0 0 "), "coloured"),
+    ],
+)
+def test_line_breaks_that_look_like_damage_are_said_to(tmp_path, text, meaning):
+    """Nothing is wrong with these files, and nothing tells them from damaged ones."""
+    path = tmp_path / "truncated or so.off"
+    path.write_text(text)
+    with pytest.raises(
+        MeshError, match=f"or {meaning} (and|with) line breaks .* cannot be told apart: put each"
+    ) as error:
+        load_off(path)
+    assert meaning == "coloured" or ": truncated" not in str(error.value)
+    assert str(error.value).startswith(f"{path}: ")
 
 
 @pytest.mark.parametrize("flat", ["2 0 6", "2 0 6 255 0 0", "1 5", "0", "2 0 6\n1 3"])
