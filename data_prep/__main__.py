@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from .archive import CATEGORIES, MAX_RESOLUTION, MAX_VOXELS, cache_dir, read_archive, sha256_of, write_archive
+from .archive import CATEGORIES, MAX_RESOLUTION, MAX_VOXELS, Archive, cache_dir, read_archive, sha256_of, write_archive
 from .furniture import make_furniture
-from .layouts import OCCUPIED, SUFFIXES, import_shapes
-from .modelnet10 import URL, Recipe, fetch_zip, voxelize_zip
+from .layouts import OCCUPIED, SUFFIXES, import_shapes, import_shard, merged
+from .modelnet10 import URL, Recipe, assemble, fetch_zip, voxelize_zip
 from .report import at_most, contact_sheet, describe, printable, text_picture
+from .shards import Shard, gather, shard_path
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,6 +65,16 @@ def _parser() -> argparse.ArgumentParser:
             raise argparse.ArgumentTypeError(f"{text} is not from 1 to {MAX_RESOLUTION}")
         return int(text)
 
+    def shard(text: str) -> Shard:
+        i, _, n = text.partition("/")
+        if not 1 <= count(i) <= count(n):
+            raise argparse.ArgumentTypeError(f"{text} is not I/N, with I from 1 to N, such as 1/8")
+        return int(i), int(n)
+
+    def sharded(sub: argparse.ArgumentParser, what: str) -> None:
+        text = f"take every N-th {what} only, from the I-th; `dnet-data merge` makes the archive of all N"
+        sub.add_argument("--shard", type=shard, metavar="I/N", help=text)
+
     sub = command("shapes", _shapes, "Make procedural furniture.", "furniture_<R>.npz in the cache folder")
     sub.add_argument("--resolution", type=side, default=32, metavar="R", help="voxels a side (default: 32)")
     sub.add_argument("--train", type=count, default=100, metavar="N", help="training shapes a category (default: 100)")
@@ -79,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     text = "of each mesh, 30 degrees apart (default: 1)"
     sub.add_argument("--turns", type=int, choices=range(1, 13), default=1, metavar="1..12", help=text)
     sub.add_argument("--workers", type=side, metavar="N", help="processes (default: one for each core)")
+    sharded(sub, "mesh")
 
     text = "Read other people's voxels: .npz, 3D ShapeNets .mat, .binvox and .npy files, and folders of them."
     sub = command("import", _import, text, "<name>_<R>.npz in the cache folder")
@@ -101,6 +113,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--key", action="append", default=[], help="array to read of .npz and .mat (may be repeated)")
     sub.add_argument("--name", help="of the dataset (default: from the first path)")
     sub.add_argument("--force", action="store_true", help="overwrite an archive in the cache folder")
+    sharded(sub, "file")
+
+    text = "Make the archive of all shards of a run, the same bytes that one machine makes."
+    sub = command("merge", _merge, text, "the one the shards were made for, beside them")
+    sub.add_argument("shards", type=Path, metavar="PATH", help="their folder, or the archive that they lie beside")
 
     sub = command("info", _info, "Show what an archive holds.")
     sub.add_argument("archive", type=Path, metavar="ARCHIVE")
@@ -127,11 +144,25 @@ def _shapes(arguments: argparse.Namespace) -> int:
 
 def _modelnet10(arguments: argparse.Namespace) -> int:
     recipe = Recipe(arguments.resolution, arguments.padding, arguments.turns)
-    path, sha256 = arguments.zip, arguments.sha256
+    path, sha256, shard = arguments.zip, arguments.sha256, arguments.shard
     if not path:
+        if shard and not (cache_dir() / Path(URL).name).exists():
+            raise ValueError(f"many shards do not fetch the zip at once: fetch {URL} first, and give --zip")
         path, sha256 = fetch_zip(cache_dir(), sha256=sha256)
     out = arguments.out or cache_dir() / f"modelnet10_{recipe.resolution}.npz"
-    archive, failures, remarks, notes = voxelize_zip(path, out, recipe, sha256=sha256, workers=arguments.workers)
+    found = voxelize_zip(path, out, recipe, sha256=sha256, workers=arguments.workers, shard=shard)
+    return _tell_meshes(path.name, out, *found, shard)
+
+
+def _tell_meshes(
+    source: str,
+    out: Path,
+    archive: Archive | None,
+    failures: list[str],
+    remarks: list[str],
+    notes: list[str],
+    shard: Shard | None = None,
+) -> int:
     print(*at_most(notes), sep="\n")
     if remarks:
         print(
@@ -141,25 +172,45 @@ def _modelnet10(arguments: argparse.Namespace) -> int:
         )
     if failures:
         print(f"{len(failures)} meshes could not be voxelized:", *at_most(failures, 1000), sep="\n", file=sys.stderr)
+    if shard:
+        return _written(shard_path(out, shard))
     if archive is None:
-        raise ValueError(f"{path}: no mesh could be voxelized")
+        raise ValueError(f"{source}: no mesh could be voxelized")
     print(describe(archive))
     return _written(out)
 
 
 def _import(arguments: argparse.Namespace) -> int:
     words = ("layout", "axes", "category", "split", "turns", "resolution", "name", "occupied")
-    options = {word: getattr(arguments, word) for word in words}
-    found, problems, notes = import_shapes(arguments.paths, keys=arguments.key, **options)
-    out = arguments.out or cache_dir() / f"{found.manifest['dataset']}_{found.resolution}.npz"
+    options = {word: getattr(arguments, word) for word in words} | {"keys": arguments.key}
+    out = arguments.out
+    if arguments.shard:
+        if not out:
+            raise ValueError("give --shard an --out, the archive that `dnet-data merge` is to make of all shards")
+        return _written(import_shard(arguments.paths, out, arguments.shard, **options))
+    found, problems, notes = import_shapes(arguments.paths, **options)
+    out = out or cache_dir() / f"{found.manifest['dataset']}_{found.resolution}.npz"
     if not arguments.out and out.exists() and not arguments.force:
         raise ValueError(f"{out} exists: choose another --out or --name, or give --force")
+    return _tell_import(out, found, problems, notes)
+
+
+def _tell_import(out: Path, found: Archive, problems: list[str], notes: list[str]) -> int:
     archive = write_archive(out, found.packed, found.labels, found.split, found.names, found.manifest)
     print(*at_most(notes, 1000), sep="\n")
     if problems:
         print(f"{len(problems)} left out:", *at_most(problems, 1000), sep="\n", file=sys.stderr)
     print(describe(archive))
     return _written(out)
+
+
+def _merge(arguments: argparse.Namespace) -> int:
+    place = arguments.shards
+    run, done = gather(place)
+    out = arguments.out or (place if place.is_dir() else place.parent) / run["out"]
+    if run["command"] == "import":
+        return _tell_import(out, *merged(run, done))
+    return _tell_meshes(run["source"], out, *assemble(run, done, out), run["notes"])
 
 
 def _info(arguments: argparse.Namespace) -> int:

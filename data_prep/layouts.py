@@ -1,11 +1,12 @@
 """Other people's voxel files, read as they are: `.npz`, 3D ShapeNets' `.mat`, `.binvox` and `.npy`."""
 
 import hashlib
+import json
 import math
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -18,6 +19,7 @@ from tqdm import tqdm
 
 from . import archive as ar
 from .archive import CATEGORIES, MAX_RESOLUTION, Archive, ArchiveError, StoredArray
+from .shards import Done, Shard, append, entry, head_of, numbers, resume, shard_path
 
 SUFFIXES = {"arrays": ".npz", "shapenets": ".mat", "binvox": ".binvox", "npy": ".npy", "archive": ".npz"}
 BLOCK = 1 << 24  # values read at a time
@@ -105,64 +107,160 @@ def import_shapes(
         ArchiveError: if nothing could be read, or the shapes differ in resolution and none is asked for.
         ValueError: for axes that are not a permutation of x, y and z, or an unknown `occupied`.
     """
+    run, files = plan(
+        paths,
+        layout=layout,
+        axes=axes,
+        category=category,
+        split=split,
+        turns=turns,
+        resolution=resolution,
+        name=name,
+        occupied=occupied,
+        keys=keys,
+    )
+    with _bar() as bar:
+        return assemble(run, [read_file(file, run["options"], bar) for file in files])
+
+
+def import_shard(paths: Sequence[str | PathLike[str]], out: Path, shard: Shard, **options: Any) -> Path:
+    """The part of `import_shapes` that reads every n-th file, for `merge`; an interrupted one goes on where it was."""
+    run, files = plan(paths, **options)
+    path = shard_path(out, shard)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b", buffering=0) as file, _bar() as bar:
+        done = resume(file, head_of(run | {"out": out.name}, shard))
+        for i in numbers(len(files), shard):
+            if i not in done:
+                events, bits = read_file(files[i], run["options"], bar)
+                append(file, entry(i, True, json.dumps(events).encode() + b"\n" + bits))
+    return path
+
+
+def merged(run: Mapping[str, Any], done: Done) -> tuple[Archive, list[str], list[str]]:
+    """What `import_shapes` returns, of all shards."""
+    parts = (done[i][1].partition(b"\n") for i in sorted(done))
+    return assemble(run, [(json.loads(events), bits) for events, _, bits in parts])
+
+
+def plan(
+    paths: Sequence[str | PathLike[str]],
+    *,
+    name: str | None = None,
+    keys: Sequence[str] = (),
+    **options: Any,
+) -> tuple[dict[str, Any], list[Path]]:
+    """All that decides an import but what the files hold, and the files; arguments as those of `import_shapes`."""
+    axes, occupied = options["axes"], options["occupied"]
     if axes is not None and sorted(axes.replace("-", "")) != ["x", "y", "z"]:
         raise ValueError(f"--axes {axes!r}: give the letters x, y and z once each, in the file's order, such as xzy")
     if occupied not in (None, *OCCUPIED):
         raise ValueError(f"--occupied {occupied!r}: choose from {', '.join(OCCUPIED)}")
     sources = [Path(path) for path in paths]
-    where = ", ".join(map(str, sources))
-    files, problems, notes = _files(sources, layout)
-    numbers, rows, unclear = Counter[str](), list[tuple[Any, ...]](), dict[tuple[Path, str], str]()
-    if turns == "first":
+    files, problems, notes = _files(sources, options["layout"])
+    if options["turns"] == "first":
         every, files = files, _first_turns(files)
         notes["more files are other turns of these shapes: --turns all takes them"] = len(every) - len(files)
+    run = {
+        "command": "import",
+        "where": ", ".join(map(str, sources)),
+        "dataset": name or re.sub(r"_\d+$", "", sources[0].resolve().stem),
+        "source": ", ".join(path.resolve().name for path in sources),
+        "options": options | {"keys": list(keys)},
+        "version": ar.VERSION,
+        "items": list(map(str, files)),
+        "problems": problems,
+        "notes": notes,
+    }
+    return run, files
 
-    def shapes() -> Iterator[tuple[str, Path, Found]]:
-        for file in files:
-            try:
-                kind = _layout(file) if layout == "auto" else layout
-                for shape in READERS[kind](file, keys, category):
-                    if isinstance(shape, Found):
-                        yield kind, file, shape
-                    else:
-                        notes[shape] += 1
-            except OSError as error:
-                problems.append(f"{file}: {error.strerror or error}")
-            except (ArchiveError, MemoryError) as error:
-                problems.append(str(error))
 
-    for kind, file, shape in tqdm(shapes(), unit=" shapes", desc="import", disable=None, leave=False):
+def read_file(file: Path, asked: Mapping[str, Any], bar: "tqdm[Any]") -> tuple[list[list[Any]], bytes]:
+    """What a file holds, in its order and as plain as JSON: notes, problems, shapes; and the good shapes' bits."""
+    events, bits = list[list[Any]](), list[bytes]()
+
+    def shapes() -> Iterator[tuple[str, Found]]:
+        try:
+            kind = _layout(file) if asked["layout"] == "auto" else asked["layout"]
+            for shape in READERS[kind](file, asked["keys"], asked["category"]):
+                if isinstance(shape, Found):
+                    yield kind, shape
+                else:
+                    events.append(["note", shape])
+        except OSError as error:
+            events.append(["problem", f"{file}: {error.strerror or error}"])
+        except (ArchiveError, MemoryError) as error:
+            events.append(["problem", str(error)])
+
+    for kind, shape in shapes():
+        bar.update()
         word = (shape.split or "").strip().lower()
-        kept, part, order = category or shape.category, SPLITS.get(word, word) or split, axes or shape.axes
-        numbers[group := f"{kept or 'shape'}_{part}"] += 1
-        title = shape.name or f"{group}_{numbers[group]:04d}"
+        kept, part = asked["category"] or shape.category, SPLITS.get(word, word) or asked["split"]
+        order, known = asked["axes"] or shape.axes, [f"{kept or 'shape'}_{part}", shape.name]
         try:
             if kept not in CATEGORIES:
                 raise ArchiveError(
-                    f"{title}: none of the ten categories in its labels or path, and archives hold no others: give "
+                    "none of the ten categories in its labels or path, and archives hold no others: give "
                     "--category, the one of them that all its shapes are to be filed under"
                 )
             if part not in ("train", "test"):
-                raise ArchiveError(f"{title}: its split is {part!r}, not train, test or validation")
-            grid, binary = _occupied(title, shape.values, occupied)
-            grid = _fit(title, _turned(grid, order), resolution)
+                raise ArchiveError(f"its split is {part!r}, not train, test or validation")
+            grid, binary = _occupied(shape.values, asked["occupied"])
+            grid = _fit(_turned(grid, order), asked["resolution"])
         except UnclearError as error:
-            unclear.setdefault((file, shape.key), ": ".join(filter(None, (str(file), shape.key, str(error)))))
+            events.append(["unclear", *known, shape.key, ": ".join(filter(None, (str(file), shape.key, str(error))))])
             continue
         except ArchiveError as error:
-            problems.append(str(error))
+            events.append(["bad", *known, str(error)])
             continue
         said = f"shapes of the layout '{kind}', axes {order}," + f" from {shape.key}" * bool(shape.key)
         said += f" ('{word}')" * (word not in ("", part)) + f" into {part}"
-        turned = _TURN.fullmatch(title) if kind == "shapenets" and turns == "first" else None
-        row = ar.pack(grid[None])[0], CATEGORIES.index(kept), part, turned["shape"] if turned else title
-        rows.append(((file, shape.key), binary, said, len(grid), grid.mean(), row))
+        one_turn = kind == "shapenets" and asked["turns"] == "first"
+        facts = [shape.key, binary, said, len(grid), float(grid.mean()), CATEGORIES.index(kept), part, one_turn]
+        events.append(["shape", *known, *facts])
+        bits.append(ar.pack(grid[None]).tobytes())
+    if bits:
+        events.append(["sha256", ar.sha256_of(file)])
+    return events, b"".join(bits)
+
+
+def assemble(
+    run: Mapping[str, Any], parts: Sequence[tuple[list[list[Any]], bytes]]
+) -> tuple[Archive, list[str], list[str]]:
+    """What `import_shapes` returns, of a plan and what `read_file` found in each of its files."""
+    problems, notes = list[str](run["problems"]), Counter[str](run["notes"])
+    numbered, rows, unclear = Counter[str](), list[tuple[Any, ...]](), dict[tuple[str, str], str]()
+    hashes = dict[str, str]()
+    for file, (events, bits) in zip(run["items"], parts, strict=True):
+        at = 0
+        for what, *event in events:
+            if what == "note":
+                notes[event[0]] += 1
+            elif what == "problem":
+                problems.append(event[0])
+            elif what == "sha256":
+                hashes[file] = event[0]
+            else:
+                group, title, *facts = event
+                numbered[group] += 1
+                title = title or f"{group}_{numbered[group]:04d}"
+                if what == "unclear":
+                    unclear.setdefault((file, facts[0]), facts[1])
+                elif what == "bad":
+                    problems.append(f"{title}: {facts[0]}")
+                else:
+                    key, binary, said, side, full, label, part, one_turn = facts
+                    at, begun = at + (side**3 + 7) // 8, at
+                    turned = _TURN.fullmatch(title) if one_turn else None
+                    row = bits[begun:at], label, part, turned["shape"] if turned else title
+                    rows.append(((file, key), binary, said, side, full, row))
     if unclear:
         problems += unclear.values()
         clear = [row for row in rows if row[0] not in unclear and row[1]]
         if alike := len(rows) - len(clear):
             problems.append(f"{alike} more shapes of the same arrays, or whose values are not all 0 and 1")
         rows = clear
+    where, occupied = run["where"], run["options"]["occupied"]
     if not rows:
         reason = f"; the first of {len(problems)} problems: {problems[0]}" if problems else ""
         raise ArchiveError(f"{where}: no shapes could be read{reason}")
@@ -178,19 +276,20 @@ def import_shapes(
         told.append(f"{empty} shapes are kept although none of their voxels is occupied")
     if np.mean(full) > 0.5:
         told.append("more than half of all voxels are occupied: are empty and occupied swapped?")
-    packed, labels, splits, names = map(np.array, zip(*kept_rows, strict=True))
+    grids, labels, splits, names = zip(*kept_rows, strict=True)
+    packed = np.frombuffer(b"".join(grids), np.uint8).reshape(len(rows), -1)
     side, read = sides[0], list(dict.fromkeys(file for file, _ in origins))
     used = np.argwhere(ar.unpack(np.bitwise_or.reduce(packed, axis=0)[None], side)[0])
     manifest = {
-        "dataset": name or re.sub(r"_\d+$", "", sources[0].resolve().stem),
+        "dataset": run["dataset"],
         "resolution": side,
-        "source": ", ".join(path.resolve().name for path in sources),
-        "sha256": ar.sha256_of(read[0]) if len(read) == 1 else _digest(read),
+        "source": run["source"],
+        "sha256": hashes[read[0]] if len(read) == 1 else _digest(read, hashes),
         "fill_rule": "as imported",
         "padding": int(min(used.min(), side - 1 - used.max())) if len(used) else 0,
         "problems": len(problems),
     }
-    return Archive(packed, labels, splits, names, manifest), problems, told
+    return Archive(packed, np.array(labels), np.array(splits), np.array(names), manifest), problems, told
 
 
 def _files(paths: Sequence[Path], layout: str) -> tuple[list[Path], list[str], Counter[str]]:
@@ -241,9 +340,13 @@ def _layout(file: Path) -> str:
     return kinds[0]
 
 
-def _digest(files: Sequence[Path]) -> str:
+def _digest(files: Sequence[str], hashes: Mapping[str, str]) -> str:
     """sha256 of the list of the files' own sha256 and names."""
-    return hashlib.sha256("".join(f"{ar.sha256_of(f)}  {f.name}\n" for f in files).encode()).hexdigest()
+    return hashlib.sha256("".join(f"{hashes[f]}  {Path(f).name}\n" for f in files).encode()).hexdigest()
+
+
+def _bar() -> "tqdm[Any]":
+    return tqdm(unit=" shapes", desc="import", disable=None, leave=False)
 
 
 def _from_path(file: Path) -> tuple[str | None, str | None]:
@@ -262,12 +365,12 @@ def _from_name(name: str) -> str | None:
     return match[1].lower() if match else None
 
 
-def _occupied(name: str, values: NDArray[Any], occupied: str | None) -> tuple[NDArray[np.bool_], bool]:
+def _occupied(values: NDArray[Any], occupied: str | None) -> tuple[NDArray[np.bool_], bool]:
     """Which voxels are occupied, in the values' own axes; and whether the values were zeros and ones only."""
     if values.dtype.kind not in "biuf":
-        raise ArchiveError(f"{name}: its voxels are {values.dtype}, not numbers")
+        raise ArchiveError(f"its voxels are {values.dtype}, not numbers")
     if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise ArchiveError(f"{name}: has voxels that are not finite numbers (NaN or infinite)")
+        raise ArchiveError("has voxels that are not finite numbers (NaN or infinite)")
     low, high = values.min(), values.max()
     side, flat = _side(values.size), values.ndim == 1
     bytes_ = values.dtype == np.int8 or (0 <= low <= high <= 255 and not np.mod(values, 1).any())
@@ -285,7 +388,7 @@ def _occupied(name: str, values: NDArray[Any], occupied: str | None) -> tuple[ND
             )
     if occupied in ("bits", "little-bits") and values.dtype.kind != "b":
         if not bits:
-            raise ArchiveError(f"{name}: is no row of bytes (R^3 / 8), as --occupied {occupied} needs{words}")
+            raise ArchiveError(f"is no row of bytes (R^3 / 8), as --occupied {occupied} needs{words}")
         return OCCUPIED[occupied](values)[: bits**3].view(np.bool_).reshape(bits, bits, bits), True
     if flat:
         values = values.reshape(side, side, side)
@@ -312,16 +415,16 @@ def _turned(grid: NDArray[np.bool_], axes: str) -> NDArray[np.bool_]:
     return np.ascontiguousarray(grid.transpose([letters.index(axis) for axis in "yxz"]))
 
 
-def _fit(name: str, grid: NDArray[np.bool_], resolution: int | None) -> NDArray[np.bool_]:
+def _fit(grid: NDArray[np.bool_], resolution: int | None) -> NDArray[np.bool_]:
     """Pad with empty voxels, or cut empty ones off, evenly, to `resolution` voxels a side, by default as it is."""
     size = " x ".join(map(str, grid.shape))
     if resolution is None:
         if len(set(grid.shape)) > 1:
-            raise ArchiveError(f"{name}: its grid of {size} is not cubic: --resolution {max(grid.shape)} pads it")
+            raise ArchiveError(f"its grid of {size} is not cubic: --resolution {max(grid.shape)} pads it")
         return grid
     inner = grid[tuple(slice(cut := max(0, side - resolution) // 2, cut + resolution) for side in grid.shape)]
     if np.count_nonzero(inner) < np.count_nonzero(grid):
-        raise ArchiveError(f"{name}: its {size} voxels do not fit into {resolution}^3")
+        raise ArchiveError(f"its {size} voxels do not fit into {resolution}^3")
     return np.pad(inner, [((resolution - side) // 2, (resolution - side + 1) // 2) for side in inner.shape])
 
 

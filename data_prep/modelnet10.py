@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import struct
 import sys
 import threading
 import time
@@ -14,15 +13,14 @@ import urllib.error
 import urllib.request
 import warnings
 import zipfile
-import zlib
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from functools import cache
-from io import FileIO
 from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -30,6 +28,7 @@ from tqdm import tqdm
 from . import archive as ar
 from .archive import CATEGORIES, Archive, ArchiveError
 from .off import parse_off
+from .shards import Done, Shard, append, entry, head_of, numbers, resume, shard_path
 from .voxelizer import FILL_RULE, room, voxelize
 
 URL = "http://3dvision.princeton.edu/projects/2014/3DShapeNets/ModelNet10.zip"
@@ -37,7 +36,6 @@ MAX_MESH = 1 << 28  # bytes of one mesh, unpacked
 ATTEMPTS = 5  # in a row that bring nothing
 
 _MEMBER = re.compile(rf"(?:[^/\\]+/)?({'|'.join(CATEGORIES)})/(train|test)/([^/\\]+)\.off")
-_RECORD = struct.Struct("<IBII")  # number of the mesh, voxelized or failed, length, crc32
 
 
 @dataclass(frozen=True)
@@ -174,7 +172,13 @@ def find_meshes(path: Path) -> tuple[list[Mesh], list[str]]:
 
 
 def voxelize_zip(
-    path: Path, out: Path, recipe: Recipe, *, sha256: str | None = None, workers: int | None = None
+    path: Path,
+    out: Path,
+    recipe: Recipe,
+    *,
+    sha256: str | None = None,
+    workers: int | None = None,
+    shard: Shard | None = None,
 ) -> tuple[Archive | None, list[str], list[str], list[str]]:
     """Voxelize every mesh of ModelNet10's zip and write the archive.
 
@@ -184,10 +188,11 @@ def voxelize_zip(
     Args:
         path: the zip; out: the archive to write; sha256: what the zip's hash must be.
         workers: processes; by default one for each core.
+        shard: (3, 8) takes every eighth mesh, from the third, and writes no archive: `merge` does, of all shards.
 
     Returns:
-        The archive (None if every mesh failed), a line for each mesh that failed, one for each that was voxelized
-        with a remark, and notes about the run.
+        The archive (None if every mesh failed, or of a shard), a line for each mesh that failed, one for each that was
+        voxelized with a remark, and notes about the run.
 
     Raises:
         ArchiveError: if the zip is unusable. OSError: if a file cannot be written. BrokenProcessPool: if a worker dies.
@@ -201,74 +206,59 @@ def voxelize_zip(
     identity = json.dumps([digest, asdict(recipe), FILL_RULE, ar.VERSION, [mesh.member for mesh in meshes]])
     key = hashlib.sha256(identity.encode()).hexdigest()[:12]
     out.parent.mkdir(parents=True, exist_ok=True)
-    journal = out.with_name(f"{out.name}.{key}.part")
-    width = (recipe.resolution**3 + 7) // 8 * recipe.turns
+    run: dict[str, Any] = {"command": "modelnet10", "out": out.name, "source": path.name, "sha256": digest}
+    run |= {"recipe": asdict(recipe), "fill_rule": FILL_RULE, "version": ar.VERSION, "notes": notes}
+    run["items"] = [astuple(mesh) for mesh in meshes]
+    journal = shard_path(out, shard) if shard else out.with_name(f"{out.name}.{key}.part")
     with journal.open("a+b", buffering=0) as file:
-        done = _resume(file)
-        todo = [i for i in range(len(meshes)) if i not in done]
+        done, mine = resume(file, head_of(run, shard)), numbers(len(meshes), shard)
+        todo = [i for i in mine if i not in done]
         if done:
-            notes.append(f"went on after {len(done)} of {len(meshes)} meshes already voxelized")
+            notes = [*notes, f"went on after {len(done)} of {len(mine)} meshes already voxelized"]
         jobs = ((i, path, meshes[i].member, recipe) for i in todo)
-        bar = tqdm(total=len(meshes), initial=len(done), unit=" meshes", desc=f"voxelize {recipe.resolution}^3")
+        bar = tqdm(total=len(mine), initial=len(done), unit=" meshes", desc=f"voxelize {recipe.resolution}^3")
         with bar, closing(_run(jobs, len(todo), workers or _cores())) as results:
             for i, good, payload in results:
-                _append(file, _RECORD.pack(i, good, len(payload), zlib.crc32(payload)) + payload)
+                append(file, entry(i, good, payload))
                 done[i] = good, payload
                 bar.update()
-
-    voxelized = [i for i in sorted(done) if done[i][0]]
-    failures = [f"{meshes[i].member}: {done[i][1].decode()}" for i in sorted(done.keys() - set(voxelized))]
-    remarks = [f"{meshes[i].name}: {text.decode()}" for i in voxelized if (text := done[i][1][width:])]
-    archive = None
-    if voxelized:
-        turned = [(meshes[i], turn) for i in voxelized for turn in range(1, recipe.turns + 1)]
-        archive = ar.write_archive(
-            out,
-            np.frombuffer(b"".join(done[i][1][:width] for i in voxelized), np.uint8).reshape(len(turned), -1),
-            [CATEGORIES.index(mesh.category) for mesh, _ in turned],
-            [mesh.split for mesh, _ in turned],
-            [mesh.name if recipe.turns == 1 else f"{mesh.name}_{turn}" for mesh, turn in turned],
-            {
-                "dataset": "modelnet10",
-                "resolution": recipe.resolution,
-                "source": path.name,
-                "sha256": digest,
-                "fill_rule": FILL_RULE,
-                "padding": recipe.padding,
-                "turns": recipe.turns,
-                "failed": failures,
-            },
-        )
-    journal.unlink()
+    archive, failures, remarks = assemble(run, done, None if shard else out)
+    if not shard:
+        journal.unlink()
     return archive, failures, remarks, notes
 
 
-def _resume(file: FileIO) -> dict[int, tuple[bool, bytes]]:
-    """The finished meshes of an earlier run; a record that was cut short is removed from the file."""
-    done: dict[int, tuple[bool, bytes]] = {}
-    end = file.seek(0)
-    while len(head := file.read(_RECORD.size)) == _RECORD.size:
-        i, good, length, crc = _RECORD.unpack(head)
-        payload = file.read(length)
-        if len(payload) < length or zlib.crc32(payload) != crc:
-            break
-        done[i] = bool(good), payload
-        end = file.tell()
-    file.seek(end)
-    file.truncate()
-    return done
+def assemble(run: Mapping[str, Any], done: Done, out: Path | None) -> tuple[Archive | None, list[str], list[str]]:
+    """The archive of voxelized meshes, written to `out`; and, as `voxelize_zip`, lines of those that failed or are odd.
 
-
-def _append(file: FileIO, record: bytes) -> None:
-    """Add a whole record, or nothing."""
-    end = file.seek(0, os.SEEK_END)
-    try:
-        with ar.blaming(Path(file.name)):
-            while record:
-                record = record[file.write(record) :]
-    except OSError:
-        file.truncate(end)
-        raise
+    `run` is what a shard's file says; without `out` no archive is made.
+    """
+    meshes, recipe = [Mesh(*item) for item in run["items"]], Recipe(**run["recipe"])
+    width = (recipe.resolution**3 + 7) // 8 * recipe.turns
+    voxelized = [i for i in sorted(done) if done[i][0]]
+    failures = [f"{meshes[i].member}: {done[i][1].decode()}" for i in sorted(done.keys() - set(voxelized))]
+    remarks = [f"{meshes[i].name}: {text.decode()}" for i in voxelized if (text := done[i][1][width:])]
+    if not voxelized or out is None:
+        return None, failures, remarks
+    turned = [(meshes[i], turn) for i in voxelized for turn in range(1, recipe.turns + 1)]
+    archive = ar.write_archive(
+        out,
+        np.frombuffer(b"".join(done[i][1][:width] for i in voxelized), np.uint8).reshape(len(turned), -1),
+        [CATEGORIES.index(mesh.category) for mesh, _ in turned],
+        [mesh.split for mesh, _ in turned],
+        [mesh.name if recipe.turns == 1 else f"{mesh.name}_{turn}" for mesh, turn in turned],
+        {
+            "dataset": "modelnet10",
+            "resolution": recipe.resolution,
+            "source": run["source"],
+            "sha256": run["sha256"],
+            "fill_rule": run["fill_rule"],
+            "padding": recipe.padding,
+            "turns": recipe.turns,
+            "failed": failures,
+        },
+    )
+    return archive, failures, remarks
 
 
 def _cores() -> int:

@@ -18,6 +18,7 @@ from problems import box, is_gone, off_text, until
 
 from data_prep import CATEGORIES, ArchiveError, modelnet10, read_archive, voxelize
 from data_prep.modelnet10 import Recipe, download, fetch_zip, find_meshes, voxelize_zip
+from data_prep.shards import append
 
 BODY = np.random.default_rng(0).bytes(3_000_000)
 SHA256 = hashlib.sha256(BODY).hexdigest()
@@ -303,7 +304,7 @@ def test_a_full_disk_keeps_whole_records_only(tmp_path, monkeypatch):
             self.data = self.data[:end]
 
     file = Full()
-    modelnet10._append(file, b"x" * 60)
+    append(file, b"x" * 60)
     with pytest.raises(OSError, match=r"a\.part"):
-        modelnet10._append(file, b"y" * 60)
+        append(file, b"y" * 60)
     assert file.data == b"x" * 60
