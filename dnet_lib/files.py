@@ -8,7 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +18,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from dnet_lib.errors import CheckpointError
+from dnet_lib.processes import first, meet
 
 STALE = 600  #: Seconds after which nobody is writing a part any more
 Net = TypeVar("Net", bound=nn.Module)
@@ -29,9 +30,18 @@ Packed = tuple[dict[str, Tensor], dict[str, Any]]
 def atomic_write(path: str | Path) -> Iterator[Path]:
     """A path to write to that becomes `path` when the block ends well, and vanishes when it does not.
 
-    A link is followed: what it points to is replaced. What a killed process left is swept up after ten minutes. Raises
-    OSError naming `path` when the disk refuses (full, read-only); the old file, if any, is untouched.
+    A link is followed: what it points to is replaced. What a killed process left is swept up after ten minutes. Of
+    processes that work as one the first writes, once all are here, and nobody goes on before it has. Raises OSError
+    naming `path` when the disk refuses (full, read-only); the old file, if any, is untouched.
     """
+    meet()
+    with _replacing(path) if first() else nullcontext(Path(os.devnull)) as part:
+        yield part
+    meet()
+
+
+@contextmanager
+def _replacing(path: str | Path) -> Iterator[Path]:
     path = Path(os.path.realpath(path))
     part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:

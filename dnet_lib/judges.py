@@ -22,6 +22,7 @@ from dnet_lib.checks import check_shapes, check_whole
 from dnet_lib.energy import SameConv3d, device_of
 from dnet_lib.errors import CheckpointError, DivergedError
 from dnet_lib.files import read_tensors, weights, with_weights, write_tensors
+from dnet_lib.processes import Share
 from dnet_lib.resuming import Parts, described, fingerprint, resumable
 from dnet_lib.voxels import brief, threshold
 
@@ -96,8 +97,10 @@ def depth_views(occupancy: Tensor) -> Tensor:
 @torch.no_grad()
 def turned_logits(net: nn.Module, occupancy: Tensor, *, batch_size: int = 64) -> Tensor:
     """A network's logits (N, C) of thresholded occupancy (N, 1, R, R, R), averaged over the four quarter-turns."""
-    parts = threshold(occupancy.to(device_of(net))).split(batch_size)
-    return torch.cat([sum(net(torch.rot90(part, turn, (2, 3))) for turn in range(4)) / 4 for part in parts])
+    share = Share(len(occupancy))
+    parts = threshold(occupancy[share.rows].to(device_of(net))).split(batch_size)
+    logits = torch.cat([sum(net(torch.rot90(part, turn, (2, 3))) for turn in range(4)) / 4 for part in parts])
+    return share.joined(logits)
 
 
 @dataclass(frozen=True, eq=False)

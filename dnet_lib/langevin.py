@@ -22,10 +22,11 @@ from dnet_lib.energy import Energy, energy_and_gradient
 from dnet_lib.errors import DivergedError, ShapeError
 from dnet_lib.fast import freeze
 from dnet_lib.files import check_device
+from dnet_lib.processes import Rows, Share
 from dnet_lib.projections import Projection
 from dnet_lib.voxels import per_item
 
-Generators = torch.Generator | Sequence[torch.Generator] | None
+Generators = torch.Generator | Sequence[torch.Generator] | Rows | None
 """Where noise comes from: one generator for the batch, or one a chain (then no chain depends on its neighbours)."""
 
 
@@ -57,6 +58,9 @@ def white_noise(like: Tensor, generator: Generators = None) -> Tensor:
 
 
 def _draw(like: Tensor, generator: Generators, fill: Callable[..., Tensor]) -> Tensor:
+    if isinstance(generator, Rows):
+        share = generator.share
+        return _draw(like.new_empty(share.count, *like.shape[1:]), generator.generator, fill)[share.rows]
     check_generator(generator, several=True)
     noise = torch.empty_like(like, memory_format=torch.contiguous_format)
     if generator is None or isinstance(generator, torch.Generator):
@@ -164,7 +168,7 @@ def langevin(
     """
     schedule = temperature if callable(temperature) else lambda step: temperature
     _check(y, step_size)
-    check_generator(generator, several=True)
+    check_generator(generator.generator if isinstance(generator, Rows) else generator, several=True)
     num_steps = None if num_steps is None else check_whole(num_steps, "num_steps")
     if not bool(torch.isfinite(y).all()):
         raise ShapeError("the chains' start contains NaN or infinite values")
@@ -202,12 +206,16 @@ def sample(
     batched. Raises `DivergedError` naming the chains that did not stay finite: lower the step size.
     """
     _check(y, step_size)
+    share = Share(len(y), isinstance(energy, torch.nn.Module))
+    y = y[share.rows]
     energy = freeze(energy, y, num_steps=check_whole(num_steps, "num_steps"), fast=fast)
+    options["generator"] = share.noise(options.get("generator"))
+    options["projection"] = share.within(options.get("projection"))
     steps = langevin(y, energy, num_steps=num_steps, step_size=step_size, **options)
     label = progress if isinstance(progress, str) else "Langevin"
     for y, _ in tqdm(steps, total=num_steps, desc=label, unit="step", disable=not progress):  # noqa: B007
         pass
-    y = y.detach().clone() if num_steps == 0 else y.detach()  # never the caller's own memory
+    y = share.joined(y.detach().clone() if num_steps == 0 else y.detach())  # never the caller's own memory
     lost = (~torch.isfinite(y)).flatten(1).any(1).nonzero().flatten().tolist()
     if lost:
         some = ", ".join(map(str, lost[:8])) + (", ..." if len(lost) > 8 else "")

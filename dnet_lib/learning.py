@@ -28,7 +28,7 @@ from dnet_lib.energy import DescriptorNet, check_energies, device_of
 from dnet_lib.errors import DivergedError, ShapeError
 from dnet_lib.fast import FrozenNet, freeze
 from dnet_lib.langevin import langevin, reflect, white_noise
-from dnet_lib.processes import alike, rank, share_gradients, total
+from dnet_lib.processes import Share, alike, rank, share_gradients, total
 from dnet_lib.resuming import capture, described, fingerprint, reinstate, remember, resumable
 from dnet_lib.starts import PersistentData, Starts
 from dnet_lib.voxels import brief
@@ -395,24 +395,29 @@ def learner(
         if settings.data_noise:
             observed = observed + settings.data_noise * white_noise(observed, run.generator)
             observed = observed if bounds is None else reflect(observed, *bounds)
+        share = Share(len(y))
+        projection = share.within(projection)
         if energy is None:
-            energy = freeze(run.net, y, num_steps=settings.num_steps, fast=settings.fast)
+            energy = freeze(run.net, y[share.rows], num_steps=settings.num_steps, fast=settings.fast)
         frozen = energy.refresh() if isinstance(energy, FrozenNet) else None
         slopes, accepted = [], []
         steps = langevin(
-            y,
+            y[share.rows],
             energy,
             num_steps=settings.num_steps,
             step_size=settings.step_size,
             temperature=settings.temperature(here) if callable(settings.temperature) else settings.temperature,
             metropolis=settings.metropolis,
             projection=projection,
-            generator=run.generator,
+            generator=share.noise(run.generator),
         )
         for y, info in steps:  # noqa: B007
             slopes.append(info.gradient_norm.mean())
             accepted.append(info.accepted.float().mean())
-        e_observed, e_synthesized, norm = learning_step(run, observed, y, settings, frozen=frozen)
+        e_observed, e_synthesized, norm = learning_step(
+            run, observed[Share(len(observed)).rows], y, settings, frozen=frozen
+        )
+        y = share.joined(y)
         run.starts.learn(y)
         eo, es, slope, acceptance = _means(e_observed, e_synthesized, torch.stack(slopes), torch.stack(accepted))
         good = math.isfinite(eo + es + slope + float(norm))

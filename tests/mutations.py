@@ -152,8 +152,8 @@ dnet_lib/learning.py test_learning test_starts test_completion test_fast
         metropolis=settings.metropolis,
         metropolis=False,
     the same noise in every iteration
-        projection=projection,\n            generator=run.generator,
-        projection=projection,\n            generator=torch.Generator().manual_seed(0),
+        generator=share.noise(run.generator),
+        generator=torch.Generator().manual_seed(0),
     a shape twice in a batch
         fresh[~late], fresh[late]
         fresh

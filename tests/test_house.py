@@ -21,7 +21,7 @@ LIBRARY, PREPARATION = ROOT / "dnet_lib", ROOT / "data_prep"
 
 # Each room imports only rooms above it.
 ROOMS = (
-    *("errors", "checks", "schedules", "files", "voxels", "data", "processes", "resuming"),  # the ground
+    *("errors", "checks", "schedules", "processes", "files", "voxels", "data", "resuming"),  # the ground
     *("energy", "fast", "projections", "langevin"),  # the mathematics
     *("priors", "starts", "learning", "generator", "cooperative", "multigrid"),  # the one loop, and what joins it
     *("pretrained", "checkpoints", "metrics", "diagnostics", "features", "judges", "baselines"),  # is it good

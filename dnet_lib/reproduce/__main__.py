@@ -1,13 +1,19 @@
-"""Command line: python -m dnet_lib.reproduce synthesis --category toilet --data modelnet10."""
+"""Command line: python -m dnet_lib.reproduce synthesis --category toilet --data modelnet10.
+
+Under torchrun its processes work as one: torchrun --nproc-per-node 2 -m dnet_lib.reproduce synthesis --category toilet.
+"""
 
 import argparse
+import os
 import sys
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from dnet_lib.errors import DnetError
 from dnet_lib.files import check_device
+from dnet_lib.processes import as_one, first
 from dnet_lib.reproduce.drive import LEARNING, Experiment, Single
 from dnet_lib.reproduce.experiments import EXPERIMENTS, OPTIONS
 from dnet_lib.reproduce.workplace import Workplace
@@ -38,9 +44,14 @@ def run(experiment: Experiment | Single, given: dict[str, Any]) -> None:
     where |= {"weights": Path("weights")} if "runs" in experiment.options and not given.get("evaluate") else {}
     where |= {field.name: given.pop(field.name) for field in fields(Workplace) if field.name in given}
     place = Workplace(**where)
-    check_device(place.device)
-    for line in experiment.run(place, **given):
-        print(line)
+    with as_one(place.device), ExitStack() as stack:
+        if not first():  # all do the same: one is heard
+            nowhere = stack.enter_context(Path(os.devnull).open("w"))
+            stack.enter_context(redirect_stdout(nowhere))
+            stack.enter_context(redirect_stderr(nowhere))
+        check_device(place.device)
+        for line in experiment.run(place, **given):
+            print(line)
 
 
 def main() -> None:

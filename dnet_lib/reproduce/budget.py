@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from dnet_lib.errors import CheckpointError
 from dnet_lib.learning import Settings
 from dnet_lib.presets import FINEST, GRIDS, TEACHING, changed
+from dnet_lib.processes import num_processes
 from dnet_lib.reproduce.judging import verdict
 from dnet_lib.reproduce.lessons import Lesson, cooperative, multigrid, synthesis
 from dnet_lib.reproduce.workplace import Facts, Sets, Workplace, source
@@ -61,6 +62,8 @@ def trace(method: str, lesson: Lesson, category: str, sets: Sets, place: Workpla
 
 def reproduce(place: Workplace, *, category: str = "sofa", minutes: float = MINUTES) -> dict[str, Facts]:
     """All methods and seeds, on one thread; the results file grows with each run, and finished runs are kept."""
+    if num_processes() > 1:
+        raise ValueError("this compares algorithms by the time of one core: start it without torchrun")
     torch.set_num_threads(1)
     sets = place.splits(category, GRIDS.architecture.resolution)
     facts: Facts = {"runs": [], "metrics": {}, "paper": {}}

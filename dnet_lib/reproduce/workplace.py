@@ -15,6 +15,7 @@ from dnet_lib.checkpoints import RESULTS, WEIGHTS, load_model, load_results, sav
 from dnet_lib.data import ShapeSet, load_shapes
 from dnet_lib.errors import DataError
 from dnet_lib.pretrained import Pretrained
+from dnet_lib.processes import num_processes
 
 ALL = "all"  #: Stands for a category: one model of all of them
 PLACES = ("data", "seed", "device", "results")  #: Fields of a `Workplace` that are options of every experiment
@@ -77,7 +78,8 @@ class Workplace:
         return {
             "seed": self.seed,
             "seconds": seconds,
-            "hardware": f"{platform.machine()}, {torch.get_num_threads()} threads, {self.device}",
+            "hardware": f"{platform.machine()}, {torch.get_num_threads()} threads, {self.device}"
+            + f", {num_processes()} processes" * (num_processes() > 1),
             "versions": {"dnet_lib": __version__, "torch": torch.__version__, "python": platform.python_version()},
         }
 
