@@ -5,6 +5,7 @@ summed. Inside `as_one` all do what one process does, with the same random numbe
 batch: the result is that of one process, up to the order of sums.
 """
 
+import atexit
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,8 +38,8 @@ def as_one(device: torch.device | str = "cpu") -> Iterator[None]:
 
     device  where they compute: gloo joins CPUs, nccl GPUs ("cuda": each process takes the GPU of its number)
     """
-    begun = False
-    if _count() == 1 and dist.is_available() and dist.is_torchelastic_launched():
+    begun = dist.is_available() and not dist.is_initialized() and dist.is_torchelastic_launched()
+    if begun:
         if str(device).startswith("cuda"):
             here, own = torch.cuda.device_count(), int(os.environ["LOCAL_RANK"])
             if str(device) != "cuda" or own >= here:
@@ -48,14 +49,13 @@ def as_one(device: torch.device | str = "cpu") -> Iterator[None]:
                 )
             torch.cuda.set_device(own)
         dist.init_process_group()
-        begun = True
     before, _AS_ONE[0] = _AS_ONE[0], True
     try:
         yield
     finally:
         _AS_ONE[0] = before
-    if begun:
-        dist.destroy_process_group()
+    if begun:  # only at the end, when all is well: a group that is made twice may wait for itself
+        atexit.register(dist.destroy_process_group)
 
 
 def num_processes() -> int:
