@@ -10,7 +10,8 @@ seen, too.
 *The pass mark.* Replicates of a case are independent chains, so the p-values (Kolmogorov-Smirnov of numbers whose law
 is known, chi-square of counts) are honest: a correct library gives p < a with probability a. A case is refused when any
 of its p-values lies below ALARM / (number of cases) / (number of its p-values): by Bonferroni's inequality all cases
-together raise a false alarm with less than ALARM = 1 in 1,000 seeds. Checked with `python tests/test_samplers.py 300`.
+together raise a false alarm with less than ALARM = 1 in 1,000 seeds. `python tests/test_samplers.py 80` checked: marks
+for 0.3, 0.1, 0.03 and 0.01 gave 19, 4, 2 and 1 alarms in 80 seeds, where 24, 8, 2.4 and 0.8 are allowed.
 """
 
 import sys
