@@ -30,6 +30,9 @@ Generators = torch.Generator | Sequence[torch.Generator] | Rows | None
 """Where noise comes from: one generator for the batch, or one a chain (then no chain depends on its neighbours)."""
 
 
+EXACT = "Metropolis-Hastings compares energies, which must not be rounded: give precision='float32'"
+
+
 class StepInfo(NamedTuple):
     """What a Langevin step saw; each field has one entry a chain."""
 
@@ -121,6 +124,9 @@ def langevin_step(
     energy of the wrong kind.
     """
     _check(y, step_size, temperature, metropolis)
+    precision = getattr(energy, "precision", "float32")
+    if metropolis and precision != "float32":
+        raise ValueError(f"{EXACT}, not {precision!r}")
     bounds = check_bounds(getattr(energy, "bounds", None))
     if bounds is not None and projection is not None and not metropolis:
         raise ValueError("a bounded energy and a projection need metropolis=True: reflecting breaks the projection")
@@ -196,19 +202,20 @@ def sample(
     step_size: float,
     progress: bool | str = False,
     fast: bool | None = None,
+    precision: str = "float32",
     **options: Any,
 ) -> Tensor:
     """Run `num_steps` Langevin steps from y and return the last shapes, (N, ...) like y.
 
-    `options` are those of `langevin`; `progress` shows a bar (a string names it). `fast` is explained in
-    `dnet_lib.freeze`: by itself a `DescriptorNet`'s chain takes the frozen-weight path where that pays, and agrees
+    `options` are those of `langevin`; `progress` shows a bar (a string names it). `fast` and `precision` are explained
+    in `dnet_lib.freeze`: by itself a `DescriptorNet`'s chain takes the frozen-weight path where that pays, and agrees
     with the plain path to float32 rounding. With a generator for each chain, noise does not depend on how chains are
     batched. Raises `DivergedError` naming the chains that did not stay finite: lower the step size.
     """
     _check(y, step_size)
     share = Share(len(y), isinstance(energy, torch.nn.Module))
     y = y[share.rows]
-    energy = freeze(energy, y, num_steps=check_whole(num_steps, "num_steps"), fast=fast)
+    energy = freeze(energy, y, num_steps=check_whole(num_steps, "num_steps"), fast=fast, precision=precision)
     options["generator"] = share.noise(options.get("generator"))
     options["projection"] = share.within(options.get("projection"))
     steps = langevin(y, energy, num_steps=num_steps, step_size=step_size, **options)

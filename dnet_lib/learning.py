@@ -26,8 +26,8 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from dnet_lib.checks import check_batch, check_betas, check_bounds, check_kind, check_real, check_whole
 from dnet_lib.energy import DescriptorNet, check_energies, device_of
 from dnet_lib.errors import DivergedError, ShapeError
-from dnet_lib.fast import FrozenNet, freeze
-from dnet_lib.langevin import langevin, reflect, white_noise
+from dnet_lib.fast import PRECISIONS, FrozenNet, freeze
+from dnet_lib.langevin import EXACT, langevin, reflect, white_noise
 from dnet_lib.processes import Share, alike, rank, share_gradients, total
 from dnet_lib.resuming import capture, described, fingerprint, reinstate, remember, resumable
 from dnet_lib.starts import PersistentData, Starts
@@ -53,6 +53,7 @@ class Settings:
     energy_penalty: float = 0.0  #: Weight of mean E^2, which holds the energies' level where no Gaussian reference does
     fast: bool | None = None
     """Whether chains and gradients take the frozen-weight path, `dnet_lib.fast`; None: where it pays."""
+    precision: str = "float32"  #: Of the convolutions' products: "float32", or "bfloat16", as explained in `freeze`.
 
     def __post_init__(self) -> None:
         checked: dict[str, Any] = {
@@ -67,6 +68,10 @@ class Settings:
             if not callable(value := getattr(self, name)):
                 checked[name] = check_real(value, f"{name}, where it is no function of the iteration,")
         checked["betas"] = check_betas(self.betas)
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision is one of {', '.join(PRECISIONS)}, not {self.precision!r}")
+        if self.metropolis and self.precision != "float32":
+            raise ValueError(f"{EXACT}, not {self.precision!r}")
         if self.metropolis and self.temperature == 0:
             raise ValueError("metropolis needs a temperature above 0: at 0 there is no distribution to keep")
         if self.max_gradient is not None:
@@ -398,7 +403,8 @@ def learner(
         share = Share(len(y))
         projection = share.within(projection)
         if energy is None:
-            energy = freeze(run.net, y[share.rows], num_steps=settings.num_steps, fast=settings.fast)
+            options: dict[str, Any] = {"fast": settings.fast, "precision": settings.precision}
+            energy = freeze(run.net, y[share.rows], num_steps=settings.num_steps, **options)
         frozen = energy.refresh() if isinstance(energy, FrozenNet) else None
         slopes, accepted = [], []
         steps = langevin(

@@ -23,11 +23,11 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
 TABLE = ROOT / "book" / "mutations.csv"
-SAMPLER = ("test_samplers", "test_langevin", "test_projections", "test_fast")
+SAMPLER = ("test_samplers", "test_langevin", "test_projections", "test_fast", "test_precision")
 
 # A file and the tests that should notice; then of each bug its name, the text it replaces, and what it puts there.
 PLANTED = r"""
-dnet_lib/langevin.py test_samplers test_langevin test_projections test_fast
+dnet_lib/langevin.py test_samplers test_langevin test_projections test_fast test_precision
     drift h in place of h / 2
         drift * (-step_size / 2)
         drift * -step_size
@@ -43,6 +43,9 @@ dnet_lib/langevin.py test_samplers test_langevin test_projections test_fast
     noise without the temperature
         math.sqrt(step_size * temperature)
         math.sqrt(step_size)
+    acceptance by rounded energies
+        precision != "float32"
+        precision == "float64"
     one noise for all chains
         return fill(noise, generator=generator)
         return fill(noise[:1], generator=generator).expand_as(noise).clone()
@@ -108,8 +111,8 @@ dnet_lib/projections.py test_samplers test_langevin test_projections test_fast
 
 dnet_lib/fast/frozen.py test_samplers test_fast
     frozen: the reference's s in place of its square
-        torch.sub(part / s**2, g, out=out)
-        torch.sub(part / s, g, out=out)
+        1 / s**2, out=out)
+        1 / s, out=out)
     frozen: the walls are forgotten
         return self.net.bounds
         return None
@@ -119,6 +122,17 @@ dnet_lib/fast/frozen.py test_samplers test_fast
     frozen: sign of eq. (8)
         up = -(w + p
         up = (w + p
+
+dnet_lib/fast/direct.py test_fast test_precision
+    bfloat16: sums of groups rounded
+        total = total.float()
+        pass
+    bfloat16: kernels that are wrong
+        wrong = dtype == torch.bfloat16 and
+        wrong = False and
+    a gradient's samples one too early
+        first = [(q - 1 - pad) * gradient
+        first = [(q - pad) * gradient
 
 dnet_lib/learning.py test_learning test_starts test_completion test_fast
     sign of eq. (8)

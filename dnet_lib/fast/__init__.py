@@ -1,5 +1,9 @@
-"""Frozen weights, the fast path of chains and learning: `convolutions` computes, `frozen` chooses, behind `freeze`."""
+"""Frozen weights, the fast path of chains and learning, behind `freeze`.
 
-from dnet_lib.fast.frozen import FrozenNet, cost, freeze, geometry, plan
+`convolutions` and `direct` compute, `count` chooses, `frozen` puts them together.
+"""
 
-__all__ = ["FrozenNet", "cost", "freeze", "geometry", "plan"]
+from dnet_lib.fast.count import cost, geometry, plan
+from dnet_lib.fast.frozen import PRECISIONS, FrozenNet, freeze, has_bfloat16
+
+__all__ = ["PRECISIONS", "FrozenNet", "cost", "freeze", "geometry", "has_bfloat16", "plan"]

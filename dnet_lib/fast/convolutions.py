@@ -30,7 +30,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dnet_lib.energy import SameConv3d
-from dnet_lib.voxels import depth_to_space, space_to_depth
+
+Piece = tuple[tuple[slice, ...], Tensor]  #: Which voxels (X, Y, Z) of a map, and where they lie: a view of that form
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,20 @@ class Geometry:
     def taps(self) -> int:
         """Taps of a phase."""
         return -(-self.kernel // self.stride)
+
+    def folded(self) -> "Geometry":
+        """The same convolution when its phases are channels: of stride 1, on an input that is padded already."""
+        channels = self.in_channels * self.phases**3
+        return Geometry(self.out + self.taps - 1, channels, self.out, self.channels, self.taps, 1, 0)
+
+
+def cut(g: Geometry, p: int, n: int, *, before: int | None = None, side: int | None = None) -> tuple[slice, slice]:
+    """Which of n samples of phase p exist, and where they lie in the input (or in one of another side)."""
+    side, first = g.side if side is None else side, p - (g.before if before is None else before)
+    lo = max(0, -(first // g.stride))
+    hi = max(lo, min(n, (side - 1 - first) // g.stride + 1))
+    places = range(g.stride * lo + first, g.stride * hi + first, g.stride)[: hi - lo]
+    return slice(lo, hi), slice(places[0], places[-1] + 1, g.stride) if places else slice(0)
 
 
 @dataclass(frozen=True)
@@ -90,11 +105,12 @@ METHODS = {"Toom-Cook": (toom_cook, 8), "DFT": (dft, 64)}
 """Each algorithm, and its most points an axis (Toom-Cook's rounding errors grow with them)."""
 
 
-def candidates(g: Geometry) -> list[Choice]:
-    """All choices worth considering for a convolution; "direct" is the first."""
+def candidates(g: Geometry, dtype: torch.dtype = torch.float32) -> list[Choice]:
+    """All choices worth considering for a convolution; "direct" is the first. Toom-Cook magnifies rounding."""
     fits = {
         Choice(method, m)
         for method, (_, most) in METHODS.items()
+        if method == "DFT" or dtype == torch.float32
         for m in {-(-g.out // tiles) for tiles in range(1, g.out)}
         if g.taps > 1 and m + g.taps - 1 <= most
     }
@@ -120,120 +136,103 @@ def apply(matrix: Tensor, x: Tensor, out: Tensor, beta: int = 0) -> Tensor:
     return out
 
 
-class Direct:
-    """One convolution by PyTorch's own. Shapes are (side, side, side, chains, channels), with any strides."""
-
-    choice = Choice()
-
-    def __init__(self, g: Geometry):
-        self.g = g
-
-    def begin(self, chains: int) -> None:
-        """Nothing is kept from one call to the next."""
-
-    def load(self, conv: SameConv3d) -> None:
-        """Take the weights as they are now."""
-        self.conv, self.stride = conv, conv.stride // conv.fold
-        self.bias, self.weight = conv.bias.detach(), space_to_depth(conv.weight.detach(), conv.fold)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """conv(x) + bias."""
-        self.h = self.conv.padded(x.permute(3, 4, 0, 1, 2))
-        return F.conv3d(self.h, self.weight, self.bias, self.stride).permute(2, 3, 4, 0, 1)
-
-    def backward(self, da: Tensor) -> Tensor:
-        """The gradient with respect to x, from the gradient with respect to conv(x); after `forward`."""
-        dx, _ = self._gradients(da, (True, False, False))
-        where = slice(self.conv.before, self.conv.before + self.g.side)
-        return depth_to_space(dx, self.conv.fold)[:, :, where, where, where].permute(2, 3, 4, 0, 1)
-
-    def weight_gradient(self, da: Tensor) -> Tensor:
-        """The gradient with respect to the weights; after `forward`."""
-        return depth_to_space(self._gradients(da, (False, True, False))[1], self.conv.fold)
-
-    def _gradients(self, da: Tensor, which: tuple[bool, bool, bool]) -> tuple[Tensor, Tensor]:
-        ones, zeros = [1, 1, 1], [0, 0, 0]
-        da, stride = da.permute(3, 4, 0, 1, 2), [self.stride] * 3
-        backward = torch.ops.aten.convolution_backward
-        dx, dw, _ = backward(da, self.h, self.weight, None, stride, zeros, ones, False, zeros, 1, which)
-        return dx, dw
-
-
 class Separable:
     """One convolution by a bilinear algorithm on each axis.
 
     `x` and `a` are the buffers of input and output: `forward` fills a from x, `backward` fills x, now a gradient, from
-    a. `load` transforms the weights, `begin` lays out the buffers.
+    a. `load` transforms the weights, `begin` lays out the buffers. Few channels are folded: their phases become
+    channels. `dtype` is that of all buffers and matrices; sums within a product are float32. What lies in `scratch` is
+    needed from one product to the next only, and may be shared with other convolutions.
     """
 
-    def __init__(self, g: Geometry, choice: Choice, device: torch.device | str):
-        self.g, self.choice, self.device = g, choice, torch.device(device)
-        self.given, self.storage = 0, dict[str, Tensor]()
+    def __init__(
+        self,
+        g: Geometry,
+        choice: Choice,
+        device: torch.device | str,
+        dtype: torch.dtype = torch.float32,
+        scratch: dict[str, Tensor] | None = None,
+    ):
+        self.whole, self.choice, self.device, self.dtype = g, choice, torch.device(device), dtype
+        self.scratch = dict[str, Tensor]() if scratch is None else scratch
+        self.fold = 1 < g.stride <= g.kernel and g.in_channels < 128
+        self.g = g = g.folded() if self.fold else g
+        self.given, self.storage, self.maps = 0, dict[str, Tensor](), dtype
         algorithm, _ = METHODS[choice.method]
         axes = [[as_real(t) for t in algorithm(choice.m, g.taps, axis)] for axis in range(3)]
         self.c = c = axes[1][0].shape[1]
         self.points, self.tiles = [a.shape[2] for a, _, _ in axes], -(-g.out // choice.m)
         self.n, parts = choice.m + g.taps - 1, g.phases**3
         self.length = g.side if self.tiles == 1 else self.n * g.stride
-        self.cuts = [self._cut(p) for p in range(g.phases)]
+        tile = {} if self.tiles == 1 else {"before": 0, "side": self.length}
+        self.cuts = [cut(g, p, self.n, **tile) for p in range(g.phases)]
         self.covered = sum(len(range(*x.indices(self.length))) for _, x in self.cuts) == self.length
-        # Few channels: the phases become channels. Otherwise each phase is a product of its own.
-        self.gather = c == 2 or (g.in_channels < 16 and parts > 1)
-        self.parts, self.width = (1, parts * g.in_channels) if self.gather else (parts, g.in_channels)
+        # Complex numbers: the phases are summed over as channels are. Otherwise each phase is a product of its own.
+        self.parts, self.width = (1, parts * g.in_channels) if c == 2 else (parts, g.in_channels)
 
         def put(t: Tensor) -> Tensor:
-            return t.float().to(self.device).contiguous()
+            return t.to(self.device, dtype).contiguous()
 
         self.into, self.spread, self.back = [], [], []  # B for each phase and part of a complex number; G; A
         for axis, (a, w, b) in enumerate(axes):
             real = 1 if axis == 0 else c
             self.into.append([[put(b[:, :, t, i].flatten(0, 1)) for i in range(real)] for t, _ in self.cuts])
-            self.spread.append(put(w[..., :real].transpose(2, 3).flatten(2).flatten(0, 1)))
+            self.spread.append(put(w[..., :real].transpose(2, 3).flatten(2).flatten(0, 1)).float())
             self.back.append(put(a[:, :real].transpose(0, 1).flatten(2).flatten(0, 1)))
 
-    def _cut(self, p: int) -> tuple[slice, slice]:
-        """Which samples of phase p exist, and where they lie in the input (in a tile's: all of them)."""
-        stride, first = self.g.stride, p - (self.g.before if self.tiles == 1 else 0)
-        lo = max(0, -(first // stride))
-        hi = max(lo, min(self.n, (self.length - 1 - first) // stride + 1))
-        places = range(stride * lo + first, stride * hi + first, stride)[: hi - lo]
-        return slice(lo, hi), slice(places[0], places[-1] + 1, stride) if places else slice(0)
-
     def _buffer(self, name: str, *shape: int) -> Tensor:
-        size = math.prod(shape)
-        if name not in self.storage or self.storage[name].numel() < size:
-            self.storage[name] = torch.empty(size, device=self.device)
-        return self.storage[name][:size].view(shape)
+        size, where = math.prod(shape), self.scratch if name in ("odd", "even") else self.storage
+        if name not in where or where[name].numel() < size:
+            where[name] = torch.empty(size, dtype=self.dtype, device=self.device)
+        return where[name][:size].view(shape)
 
     def begin(self, chains: int) -> None:
         """Lay out the buffers for a number of chains, and list the products to be done."""
         if chains == self.given:
+            if self.fold:
+                self.x.zero_()  # a gradient lay there, in the padding too
             return
         self.given, g, c, m, side = chains, self.g, self.c, self.choice.m, self.length
         self.chains = tiled = chains * self.tiles**3  # tiles go side by side, as chains do
-        self.x = self._buffer("x", *[g.side] * 3, chains, g.in_channels)
+        self.x: Tensor = self._buffer("x", *[g.side] * 3, chains, g.in_channels)
         self.a = self._buffer("a", *[g.out] * 3, chains, g.channels)
+        self.x.zero_()
+        self.slots = list(self._pieces())
         self.tile_x = self.x if self.tiles == 1 else self._buffer("tile x", *[side] * 3, tiled, g.in_channels)
         self.tile_a = self.a if self.tiles == 1 else self._buffer("tile a", *[m] * 3, tiled, g.channels)
         self.analysis, self.synthesis = [], []  # (matrix, source, target, whether to add)
+        self.between = list[Tensor]()
         v, batch = self.tile_x, 1
         for axis, matrices in enumerate(self.into):
             rest = side ** (2 - axis) * tiled * g.in_channels
             source = v.view(batch, len(matrices[0]), side, rest)
-            v = self._buffer(f"v{axis}", g.phases, batch, matrices[0][0].shape[0], rest)
+            name = ("even", "odd", "v")[axis]
+            v = self._buffer(name, g.phases, batch, matrices[0][0].shape[0], rest)
+            self.between.append(v)
             for p, (_, where) in enumerate(self.cuts):
                 self.analysis += [(t, source[:, i, where], v[p], min(i, 1)) for i, t in enumerate(matrices[p])]
             batch *= g.phases * self.points[axis]
         points = math.prod(self.points)
         self.v = v.view(-1, points, c, tiled, g.in_channels)
-        self.gathered = self._buffer("gathered", points, c, tiled, c, len(self.v), g.in_channels) if self.gather else v
-        self.operand = self.gathered.view(self.parts, points, c * tiled, c * self.width)
-        u = self.mixed = self._buffer("mixed", points, c * tiled, g.channels)
+        if c == 2:
+            v = self._buffer("gathered", points, c, tiled, c, len(self.v), g.in_channels)
+        self.gathered, self.operand = v, v.view(self.parts, points, c * tiled, c * self.width)
+        u = self.mixed = self._buffer("even", points, c * tiled, g.channels)
         for axis in (2, 1, 0):
             source = u.view(math.prod(self.points[:axis]), self.back[axis].shape[1], -1)
             shape = (len(source), len(self.back[axis]), source.shape[2])
-            u = self._buffer(f"u{axis}", *shape) if axis else self.tile_a.view(shape)
+            u = self._buffer(("", "even", "odd")[axis], *shape) if axis else self.tile_a.view(shape)
             self.synthesis.append((self.back[axis], source, u, 0))
+
+    def _pieces(self) -> Iterator[Piece]:
+        if not self.fold:
+            yield (slice(None),) * 3, self.x
+            return
+        g = self.whole
+        cuts = [cut(g, p, self.g.side) for p in range(g.phases)]
+        for k, axes in enumerate(product(cuts, repeat=3)):
+            own = slice(k * g.in_channels, (k + 1) * g.in_channels)
+            yield tuple(place for _, place in axes), self.x[*(inside for inside, _ in axes), :, own]
 
     @property
     def num_weights(self) -> int:
@@ -243,33 +242,36 @@ class Separable:
     def load(self, conv: SameConv3d) -> None:
         """Transform the weights as they are now: G along each axis."""
         self.bias = conv.bias.detach()
-        g, s, q = self.g, self.g.phases, self.g.taps
+        g, q, s = self.whole, self.whole.taps, self.whole.phases
         w = F.pad(conv.weight.detach(), (0, s * q - g.kernel) * 3).view(g.channels, g.in_channels, *[q, s] * 3)
-        w = w.permute(2, 4, 6, 7, 5, 3, 1, 0) if self.gather else w.permute(7, 5, 3, 2, 4, 6, 1, 0)
+        if self.c == 2 or self.fold:  # taps, phases and channels; otherwise phases, taps, channels
+            w = w.permute(2, 4, 6, *((3, 5, 7) if self.fold else (7, 5, 3)), 1, 0)
+        else:
+            w = w.permute(7, 5, 3, 2, 4, 6, 1, 0)
         shape = (self.parts, math.prod(self.points), self.c * self.width, g.channels)
         self.transformed = self._buffer("weights", *shape)
         for part, out in zip(w.reshape(self.parts, -1), self.transformed, strict=True):
             for axis, matrix in enumerate(self.spread):
                 part = part.view(math.prod(self.points[:axis]), matrix.shape[1], -1)
                 target = (len(part), len(matrix), part.shape[2])
-                part = apply(matrix, part, out.view(target) if axis == 2 else part.new_empty(target))
+                last = axis == 2 and self.dtype == torch.float32
+                part = apply(matrix, part, out.view(target) if last else part.new_empty(target))
+            if self.dtype != torch.float32:
+                out.copy_(part.view_as(out))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """conv(x) + bias, in the buffer a."""
-        if x.data_ptr() != self.x.data_ptr():
-            self.x.copy_(x)
+    def forward(self) -> Tensor:
+        """conv(x) + bias, of what lies in the slots, in the buffer a."""
         if self.tiles > 1:
-            self.tile_x.zero_()
-            for inside, place, _, _ in self._tiles():
+            for inside, place, _, _, *beyond in self._tiles():
                 self.tile_x[inside] = self.x[place]
+                for where in beyond:
+                    self.tile_x[where] = 0
         for matrix, source, target, add in self.analysis:
             apply(matrix, source, target, add)
         if self.c == 2:  # rows (re, -im) and (im, re), to meet columns (w_re, w_im)
             v, rows = self.v.permute(2, 1, 3, 0, 4), self.gathered.permute(1, 3, 0, 2, 4, 5)
             rows[0, 0], rows[1, 1], rows[1, 0] = v[0], v[0], v[1]
-            torch.neg(v[1], out=rows[0, 1])
-        elif self.gather:
-            self.gathered[:, 0, :, 0] = self.v[:, :, 0].permute(1, 2, 0, 3)
+            torch.neg(rows[1, 0], out=rows[0, 1])
         for p, weights in enumerate(self.transformed):
             torch.baddbmm(self.mixed, self.operand[p], weights, beta=min(p, 1), out=self.mixed)
         if self.c == 2:  # a constant is all in frequency 0, or at the point (1, 1, 1)
@@ -279,12 +281,12 @@ class Separable:
         for matrix, source, target, add in self.synthesis:
             apply(matrix, source, target, add)
         if self.tiles > 1:
-            for _, _, done, to in self._tiles():
+            for _, _, done, to, *_ in self._tiles():
                 self.a[to] = self.tile_a[done]
         return self.a
 
-    def backward(self, da: Tensor) -> Tensor:
-        """The gradient with respect to x, in the buffer x."""
+    def backward(self, da: Tensor) -> Iterator[Piece]:
+        """The gradient with respect to x, piece by piece, in the buffer x."""
         self._mix(da)
         for p, weights in enumerate(self.transformed):
             torch.bmm(self.mixed, weights.transpose(1, 2), out=self.operand[p])
@@ -292,18 +294,16 @@ class Separable:
             v, rows = self.v.permute(2, 1, 3, 0, 4), self.gathered.permute(1, 3, 0, 2, 4, 5)
             torch.add(rows[0, 0], rows[1, 1], out=v[0])
             torch.sub(rows[1, 0], rows[0, 1], out=v[1])
-        elif self.gather:
-            self.v[:, :, 0] = self.gathered[:, 0, :, 0].permute(2, 0, 1, 3)
         if not self.covered:  # what no output reads
-            for buffer in (self.tile_x, self.storage["v0"], self.storage["v1"]):
+            for buffer in (self.tile_x, *self.between):
                 buffer.zero_()
         for matrix, source, target, _ in reversed(self.analysis):
             apply(matrix.T, target, source)
         if self.tiles > 1:
             self.x.zero_()
-            for inside, place, _, _ in self._tiles():
+            for inside, place, *_ in self._tiles():
                 self.x[place] += self.tile_x[inside]
-        return self.x
+        yield from self.slots
 
     def _mix(self, da: Tensor) -> None:
         """The gradient with respect to `mixed`."""
@@ -311,38 +311,48 @@ class Separable:
             self.a.copy_(da)
         if self.tiles > 1:
             self.tile_a.zero_()
-            for _, _, done, to in self._tiles():
+            for _, _, done, to, *_ in self._tiles():
                 self.tile_a[done] = self.a[to]
         for matrix, source, target, _ in reversed(self.synthesis):
             apply(matrix.T, target, source)
 
     def weight_gradient(self, da: Tensor) -> Tensor:
         """The gradient with respect to the weights; to be called before `backward` overwrites what `forward` left."""
-        g, s, q, parts = self.g, self.g.phases, self.g.taps, []
+        g, s, q, parts = self.whole, self.whole.phases, self.whole.taps, []
         self._mix(da)
-        for operand in self.operand:  # `load`, transposed
-            part = torch.bmm(operand.transpose(1, 2), self.mixed)
-            for axis in (2, 1, 0):
-                matrix = self.spread[axis]
-                part = part.view(math.prod(self.points[:axis]), len(matrix), -1)
-                part = apply(matrix.T, part, part.new_empty(len(part), matrix.shape[1], part.shape[2]))
-            parts.append(part.flatten())
+        for operand in self.operand:  # `load`, transposed; a few channels at a time, for what it takes of memory
+            columns = list[Tensor]()
+            for some in self.mixed.split(64, dim=2):
+                part = torch.bmm(operand.transpose(1, 2), some).float()
+                for axis in (2, 1, 0):
+                    matrix = self.spread[axis]
+                    part = part.view(math.prod(self.points[:axis]), len(matrix), -1)
+                    part = apply(matrix.T, part, part.new_empty(len(part), matrix.shape[1], part.shape[2]))
+                columns.append(part.view(-1, some.shape[2]))
+            parts.append(torch.cat(columns, 1).flatten())
         w, channels = torch.stack(parts), (g.in_channels, g.channels)
-        if self.gather:
-            w = w.view(q, q, q, s, s, s, *channels).permute(7, 6, 0, 5, 1, 4, 2, 3)
+        if self.fold or self.c == 2:
+            x, z = (3, 5) if self.fold else (5, 3)
+            w = w.view(q, q, q, s, s, s, *channels).permute(7, 6, 0, x, 1, 4, 2, z)
         else:
             w = w.view(s, s, s, q, q, q, *channels).permute(7, 6, 3, 2, 4, 1, 5, 0)
         return w.reshape(g.channels, g.in_channels, *[s * q] * 3)[..., : g.kernel, : g.kernel, : g.kernel]
 
     def _tiles(self) -> Iterator[tuple[tuple[slice, ...], ...]]:
-        """Of each tile: the part of `tile_x`, its place in the input, the part of `tile_a`, its place in the output."""
-        g, m, n = self.g, self.choice.m, self.given
+        """Of each tile: its parts of `tile_x`, `x`, `tile_a` and `a`; then, one by one, those of `tile_x` beyond."""
+        g, m, n, length = self.g, self.choice.m, self.given, self.length
         for k, tile in enumerate(product(range(self.tiles), repeat=3)):
             first = [i * m * g.stride - g.before for i in tile]
             lo = [max(0, f) for f in first]
-            hi = [max(a, min(g.side, f + self.length)) for f, a in zip(first, lo, strict=True)]
+            hi = [max(a, min(g.side, f + length)) for f, a in zip(first, lo, strict=True)]
             end, own = [min(g.out, (i + 1) * m) for i in tile], slice(k * n, (k + 1) * n)
-            inside = (*(slice(a - f, b - f) for f, a, b in zip(first, lo, hi, strict=True)), own)
+            inside = tuple(slice(a - f, b - f) for f, a, b in zip(first, lo, hi, strict=True))
             done = (*(slice(0, e - i * m) for i, e in zip(tile, end, strict=True)), own)
             to = tuple(slice(i * m, e) for i, e in zip(tile, end, strict=True))
-            yield inside, tuple(map(slice, lo, hi)), done, to
+            beyond = [
+                (*[slice(None)] * axis, part, *[slice(None)] * (2 - axis), own)
+                for axis, box in enumerate(inside)
+                for part in (slice(0, box.start), slice(box.stop, length))
+                if part.start < part.stop
+            ]
+            yield (*inside, own), tuple(map(slice, lo, hi)), done, to, *beyond

@@ -7,9 +7,12 @@ large tensor is allocated from step to step.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from functools import lru_cache, partial, wraps
+import os
+import platform
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial, wraps
 from threading import RLock
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -17,75 +20,17 @@ import torch
 from torch import Tensor
 from torch.nn.utils.parametrize import is_parametrized
 
-from dnet_lib.energy import DescriptorNet, Energy, SameConv3d
+from dnet_lib.energy import DescriptorNet, Energy
 from dnet_lib.errors import ShapeError, StaleError
-from dnet_lib.fast.convolutions import Choice, Direct, Geometry, Separable, candidates
+from dnet_lib.fast.convolutions import Choice, Piece, Separable
+from dnet_lib.fast.count import cost, geometry, make, plan, worth
 
 P = ParamSpec("P")
 R = TypeVar("R")
 aten = torch.ops.aten
-BUFFERS, WEIGHTS = 2**29, 2**29
-"""Bytes that all buffers, and one layer's transformed weights, may take. More chains than fit go through in blocks."""
-GEMM, CONV, MOVE, CALL, THIN, TURN = 1e-11, 1.15e-11, 5.4e-11, 2e-5, 2e-10, 6e-9
-"""Seconds of an operation in a matrix product and in a convolution, of a byte moved, of a call, and, where PyTorch is
-slow, of a tap whose gradient goes to a single unfolded channel and of a number that passes from a direct layer's layout
-to another's or back. Fitted to 300 timed layers; only ratios matter."""
-DOUBT = 0.75  #: An algorithm must count at most this share of the direct convolution: counts err
-FEW_STEPS, WORTH = 4, 0.05
-"""Fewer steps, or a convolution that takes fewer seconds in all of them, are not worth the count."""
-
-
-def geometry(conv: SameConv3d) -> Geometry:
-    """The numbers of a convolution."""
-    channels, in_channels, kernel = conv.weight.shape[:3]
-    return Geometry(conv.resolution, in_channels, conv.out_resolution, channels, kernel, conv.stride, conv.before)
-
-
-def make(g: Geometry, choice: Choice, device: torch.device | str) -> Direct | Separable:
-    """The convolution of a choice."""
-    return Direct(g) if choice == Choice() else Separable(g, choice, device)
-
-
-def cost(g: Geometry, choice: Choice, chains: int, num_steps: int) -> float:
-    """Seconds that one gradient takes by a count: operations, bytes moved, calls, and its share of the set-up."""
-    outputs, inputs = chains * g.channels * g.out**3, chains * g.in_channels * g.side**3
-    layer = make(g, choice, "meta")  # on the meta device buffers have shapes and no memory
-    if not isinstance(layer, Separable):
-        thin = g.in_channels == 1 and (g.stride == 1 or g.kernel % g.stride > 0)
-        each = 4 * CONV * g.in_channels * g.kernel**3 + 16 * MOVE + THIN * thin * min(g.kernel**3, 128)
-        return each * outputs + 16 * MOVE * inputs + 4 * CALL
-    layer.begin(chains)
-    if 4 * layer.num_weights > WEIGHTS:
-        return math.inf
-    rows = max(layer.c * layer.chains, 16)  # a product of fewer rows takes as long
-    once = 2 * GEMM * layer.num_weights * rows + 4 * MOVE * layer.num_weights + 2 * CALL * layer.parts
-    once += 8 * MOVE * layer.gathered.numel() * layer.gather
-    for matrix, source, target, _ in layer.analysis + layer.synthesis:
-        once += 2 * GEMM * len(matrix) * source.numel() + 4 * MOVE * (source.numel() + target.numel()) + CALL
-    if layer.tiles > 1:
-        once += 12 * MOVE * (layer.tile_x.numel() + layer.tile_a.numel()) + 3 * CALL * layer.tiles**3
-    return 2 * once + 12 * MOVE * layer.num_weights / num_steps
-
-
-@lru_cache(maxsize=256)
-def plan(geometries: tuple[Geometry, ...], chains: int, num_steps: int) -> tuple[tuple[Choice, ...], int]:
-    """The cheapest choice for each convolution, and how many chains go through at once."""
-    block, room = min(chains, 32), 0
-    choices: list[Choice] = []
-    for g in geometries:
-        turn = TURN * block * g.in_channels * g.side**3
-        direct_before = not choices or choices[-1] == Choice()
-        counts = {Choice(): DOUBT * (cost(g, Choice(), block, num_steps) + turn * (not direct_before))}
-        if counts[Choice()] * num_steps > WORTH:
-            others = candidates(g)[1:]
-            counts |= {choice: cost(g, choice, block, num_steps) + turn * direct_before for choice in others}
-        choices.append(min(counts, key=counts.__getitem__))
-        layer = make(g, choices[-1], "meta")
-        layer.begin(1)
-        kept = sum(buffer.numel() for buffer in layer.storage.values()) if isinstance(layer, Separable) else 0
-        room += 4 * (kept or 3 * (g.in_channels * g.side**3 + g.channels * g.out**3))
-    return tuple(choices), min(chains, max(1, BUFFERS // room))
-
+FEW_STEPS = 4  #: Fewer steps do not pay for a transform of the weights
+PRECISIONS = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16}
+"""What the products of convolutions may be made of, and the type of the numbers they are made from."""
 
 ACTIVATE: dict[str, Callable[..., Tensor]] = {
     "relu": lambda a, out: torch.clamp_min(a, 0, out=out),
@@ -97,6 +42,12 @@ SLOPE: dict[str, Callable[..., Tensor]] = {  # the gradient with respect to a, w
 }
 
 
+def tf32() -> AbstractContextManager[None]:
+    """Convolutions on NVIDIA's GPUs may make products of TF32 numbers (10 bits of mantissa)."""
+    now = torch.backends.cudnn
+    return now.flags(now.enabled, now.benchmark, now.benchmark_limit, now.deterministic, allow_tf32=True)
+
+
 def _alone(method: Callable[Concatenate["FrozenNet", P], R]) -> Callable[Concatenate["FrozenNet", P], R]:
     """A method that shares the buffers: no two threads at once; float32 and no graph, whatever the context."""
 
@@ -104,7 +55,8 @@ def _alone(method: Callable[Concatenate["FrozenNet", P], R]) -> Callable[Concate
     def call(self: "FrozenNet", /, *args: P.args, **kwargs: P.kwargs) -> R:
         kind = self.net.device.type
         known = torch.amp.is_autocast_available(kind)
-        with self.lock, torch.no_grad(), torch.autocast(kind, enabled=False) if known else nullcontext():
+        plain = torch.autocast(kind, enabled=False) if known else nullcontext()
+        with self.lock, torch.no_grad(), plain, tf32() if self.precision == "tf32" else nullcontext():
             return method(self, *args, **kwargs)
 
     return call
@@ -117,27 +69,41 @@ class FrozenNet:
     num_chains  how many shapes are expected at a time (any number is served)
     num_steps   how many gradients will share one transform of the weights
     choices     one `Choice` a convolution, in place of the count's
+    precision   of the convolutions' products, as in `freeze`
 
     An energy like any other for `langevin` and `sample`. Once the network's weights have changed, everything but
     `refresh` raises `StaleError`. (PyTorch counts changes in place; those made through `.data` go unseen.)
     """
 
     def __init__(
-        self, net: DescriptorNet, *, num_chains: int, num_steps: int = 20, choices: Sequence[Choice] | None = None
+        self,
+        net: DescriptorNet,
+        *,
+        num_chains: int,
+        num_steps: int = 20,
+        choices: Sequence[Choice] | None = None,
+        precision: str = "float32",
     ):
         if any(p.dtype != torch.float32 for p in net.parameters()):
             raise ShapeError("only a float32 network can be frozen: use the network itself, or net.float()")
-        geometries = tuple(map(geometry, net.convolutions))
-        planned, self.block = plan(geometries, num_chains, num_steps)
         device, self.net, self.num_steps = net.device, net, num_steps
-        self.layers = [make(g, choice, device) for g, choice in zip(geometries, choices or planned, strict=True)]
+        self.precision = supported(precision, device)
+        geometries, dtype = tuple(map(geometry, net.convolutions)), PRECISIONS[self.precision]
+        planned, self.block = plan(geometries, num_chains, num_steps, dtype, device.type)
+        self.scratch = dict[str, Tensor]()  # of all layers in turn
+        chosen = zip(geometries, choices or planned, strict=True)
+        self.layers = [make(g, choice, device, dtype, self.scratch) for g, choice in chosen]
         self.activation, self.lock = net.architecture.activation, RLock()
+        # glibc hands freed memory back to the system, to be fetched anew page by page at the next step, unless it has
+        # seen as large a block freed before.
+        torch.empty(2**25 - 2**16, dtype=torch.uint8)
         self.refresh()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy, by pickle or deepcopy, freezes its own copy of the network."""
         choices = [layer.choice for layer in self.layers]
-        return partial(FrozenNet, num_chains=self.block, num_steps=self.num_steps, choices=choices), (self.net,)
+        options: dict[str, Any] = {"num_steps": self.num_steps, "choices": choices, "precision": self.precision}
+        return partial(FrozenNet, num_chains=self.block, **options), (self.net,)
 
     @property
     def bounds(self) -> tuple[float, float] | None:
@@ -148,10 +114,11 @@ class FrozenNet:
         """How each convolution is computed, and what the count expects of it."""
         lines = []
         for layer in self.layers:
-            g, how = layer.g, layer.choice.method
+            g, how = layer.whole, layer.choice.method
             if isinstance(layer, Separable):
                 how += f", {layer.tiles}^3 tiles of {layer.choice.m}^3 outputs, {math.prod(layer.points)} points"
-                counts = [cost(g, choice, self.block, self.num_steps) for choice in (Choice(), layer.choice)]
+                both = (Choice(), layer.choice)
+                counts = [cost(g, choice, self.block, self.num_steps, layer.dtype) for choice in both]
                 ratio = counts[0] / counts[1]
                 how += f", {ratio:.1f} x the speed of direct by the count"
             shapes = f"{g.in_channels} x {g.side}^3 -> {g.channels} x {g.out}^3"
@@ -190,13 +157,18 @@ class FrozenNet:
         scores: list[Tensor] = []
         for part, out in zip(self._blocks(y), self._blocks(gradient), strict=True):
             score, gave, _ = self._forward(part)
-            g = self.dense[:, :, :, None].expand_as(gave[-1])
+            pieces: Iterable[Piece] = [((), self.dense[:, :, :, None].to(gave[-1].dtype).expand_as(gave[-1]))]
             for layer, a in zip(reversed(self.layers), reversed(gave), strict=True):
-                g = layer.backward(SLOPE[self.activation](g, a))
-            g = g.permute(3, 4, 0, 1, 2)
-            torch.neg(g, out=out) if s is None else torch.sub(part / s**2, g, out=out)
+                pieces = layer.backward(self._slope(pieces, a))
+            torch.mul(part, 0 if s is None else 1 / s**2, out=out)
+            for where, g in pieces:
+                out.permute(2, 3, 4, 0, 1)[where].sub_(g)
             scores.append(score)
-        return self.net.reference(y) - torch.cat(scores), gradient
+        return self._reference(y) - torch.cat(scores), gradient
+
+    def _reference(self, y: Tensor) -> Tensor:
+        s = self.net.architecture.s
+        return self.net.reference(y) if s is None else torch.linalg.vecdot(y.flatten(1), y.flatten(1)) / (2 * s**2)
 
     @_alone
     def learning_gradient(self, y: Tensor, weight: Tensor, penalty: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -209,12 +181,12 @@ class FrozenNet:
             up = -(w + p * energies[-1])[:, None]  # of the scores
             total["dense.bias"] += up.sum()
             total["dense.weight"] += (last * up).sum(3).permute(3, 0, 1, 2).reshape(1, -1)
-            g = self.dense[:, :, :, None] * up
+            pieces: Iterable[Piece] = [((), self.dense[:, :, :, None] * up)]
             for k in reversed(range(len(self.layers))):
-                da = SLOPE[self.activation](g, gave[k])
-                total[f"layers.{k}.bias"] += da.sum((0, 1, 2, 3))
+                da = self._slope(pieces, gave[k])
+                total[f"layers.{k}.bias"] += da.sum((0, 1, 2, 3), dtype=torch.float32)
                 total[f"layers.{k}.weight"] += self.layers[k].weight_gradient(da)
-                g = self.layers[k].backward(da) if k else g
+                pieces = self.layers[k].backward(da) if k else []
         return torch.cat(energies), total
 
     def _num_blocks(self, y: Tensor) -> int:
@@ -230,15 +202,59 @@ class FrozenNet:
 
     def _forward(self, y: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
         """The scores; what each convolution gave; the last feature maps. Maps are (X, Y, Z, N, channels)."""
-        h, gave = y.permute(2, 3, 4, 0, 1), list[Tensor]()
+        h, gave, activate = y.permute(2, 3, 4, 0, 1), list[Tensor](), ACTIVATE[self.activation]
+        h = h.to(self.layers[0].maps)
+        self._begin(len(y))
         for layer in self.layers:
-            layer.begin(len(y))
-        for layer, after in zip(self.layers, [*self.layers[1:], None], strict=True):
-            gave.append(layer.forward(h))
-            h = ACTIVATE[self.activation](
-                gave[-1], after.x if isinstance(after, Separable) else torch.empty_like(gave[-1])
-            )
-        return self.net.dense(h.permute(3, 4, 0, 1, 2).flatten(1)).squeeze(1), gave, h
+            for where, slot in layer.slots:
+                if not gave:
+                    slot.copy_(h[where])
+                elif h.dtype == slot.dtype:
+                    activate(h[where], slot)
+                else:
+                    slot.copy_(activate(part := h[where], torch.empty_like(part)))
+            h = layer.forward()
+            gave.append(h)
+        h = activate(h, torch.empty_like(h)).float()
+        return (h * self.dense[:, :, :, None]).sum((0, 1, 2, 4)) + self.net.dense.bias, gave, h
+
+    def _begin(self, chains: int) -> None:
+        before = {name: len(buffer) for name, buffer in self.scratch.items()}
+        for layer in self.layers:
+            layer.begin(chains)
+        if before != {name: len(buffer) for name, buffer in self.scratch.items()}:  # some have an older, smaller one
+            for layer in self.layers:
+                layer.given = 0
+                layer.begin(chains)
+
+    def _slope(self, pieces: Iterable[Piece], a: Tensor) -> Tensor:
+        """The gradient with respect to a, written over a, from that with respect to its activation, in pieces."""
+        for where, g in pieces:
+            SLOPE[self.activation](g, a[where])
+        return a
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a device multiplies bfloat16 numbers as such: PyTorch's word, and the limit given to its oneDNN."""
+    if device.type != "cpu":
+        return device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", os.environ.get("DNNL_MAX_CPU_ISA", "DEFAULT")).upper()
+    allowed = any(name in limit for name in ("DEFAULT", "ALL", "BF16", "FP16", "AMX", "AVX10"))
+    intel = platform.machine().lower() in ("x86_64", "amd64")
+    known = not intel or torch.cpu._is_avx512_bf16_supported()
+    return allowed and known and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def supported(precision: str, device: torch.device) -> str:
+    """The precision to take: that asked for, or float32, with a warning, where the device has no units for it."""
+    if precision == "bfloat16" and not has_bfloat16(device):
+        lacking = "this processor has no bfloat16 units" if device.type == "cpu" else f"{device} has no bfloat16 units"
+    elif precision == "tf32" and device.type != "cuda":
+        lacking = "only NVIDIA's GPUs have TF32"
+    else:
+        return precision
+    warnings.warn(f"{lacking}: float32 is taken, which is as right and slower", stacklevel=4)
+    return "float32"
 
 
 def is_plain(energy: Energy) -> bool:
@@ -251,25 +267,34 @@ def is_plain(energy: Energy) -> bool:
     return not any(is_parametrized(m) or any(getattr(m, name) for name in hooks) for m in energy.modules())
 
 
-def freeze(energy: Energy, y: Tensor, *, num_steps: int, fast: bool | None = None) -> Energy:
+def freeze(
+    energy: Energy, y: Tensor, *, num_steps: int, fast: bool | None = None, precision: str = "float32"
+) -> Energy:
     """What `num_steps` Langevin steps from y should use: a frozen view of `energy` where that pays, else itself.
 
-    By itself (`fast=None`) it freezes float32 `DescriptorNet`s on CPUs when more than a few steps are asked and the
-    count prefers anything to direct convolutions; `fast=True` freezes always and raises `ShapeError` where that is
-    impossible, `fast=False` never.
+    By itself (`fast=None`) it freezes float32 `DescriptorNet`s on CPUs when more than a few steps are asked and there
+    is enough to compute; `fast=True` freezes always and raises `ShapeError` where that is impossible, `fast=False`
+    never.
+
+    `precision="bfloat16"` makes the products of the convolutions, forward and back, of bfloat16 numbers (8 bits of
+    mantissa), everywhere else float32 stays: about twice to four times as fast where the processor or GPU has units for
+    it; where it has not, a warning says so and float32 is taken. `"tf32"` does the like on NVIDIA's GPUs. Both need a
+    network that can be frozen.
     """
     if fast not in (None, True, False):
         raise ValueError(f"fast is True, False or None, not {fast!r}")
-    if fast is False or (fast is None and (not is_plain(energy) or num_steps < FEW_STEPS)):
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is one of {', '.join(PRECISIONS)}, not {precision!r}")
+    if precision != "float32" and fast is False:
+        raise ValueError(f"fast=False is plain PyTorch: precision={precision!r} needs the frozen-weight path")
+    asked = fast is True or precision != "float32"
+    if not asked and (fast is False or not is_plain(energy) or num_steps < FEW_STEPS):
         return energy
     if not isinstance(energy, DescriptorNet) or not is_plain(energy):
-        kind = type(energy).__name__
-        raise ShapeError(f"fast=True needs a DescriptorNet as it is (no hooks, no parametrizations), not this {kind}")
-    if fast is None and (
-        y.device.type != "cpu" or {y.dtype, *(p.dtype for p in energy.parameters())} != {torch.float32}
-    ):
+        kind, option = type(energy).__name__, "fast=True" if fast else f"precision={precision!r}"
+        raise ShapeError(f"{option} needs a DescriptorNet as it is (no hooks, no parametrizations), not this {kind}")
+    if not asked and (y.device.type != "cpu" or {y.dtype, *(p.dtype for p in energy.parameters())} != {torch.float32}):
         return energy
-    choices, _ = plan(tuple(map(geometry, energy.convolutions)), len(y), num_steps)
-    if fast is None and all(choice == Choice() for choice in choices):
+    if not asked and not worth(tuple(map(geometry, energy.convolutions)), len(y), num_steps):
         return energy
-    return FrozenNet(energy, num_chains=len(y), num_steps=num_steps)
+    return FrozenNet(energy, num_chains=len(y), num_steps=num_steps, precision=precision)

@@ -1,0 +1,100 @@
+"""Which algorithm each convolution of frozen weights takes: a count, no timing, so that runs can be repeated."""
+
+import math
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from dnet_lib.energy import SameConv3d
+from dnet_lib.fast.convolutions import Choice, Geometry, Separable, candidates
+from dnet_lib.fast.direct import Direct
+
+BUFFERS, WEIGHTS = 2**29, 2**29
+"""Bytes that all buffers, and one layer's transformed weights, may take. More chains than fit go through in blocks."""
+FLOP, BYTE, CALL = 7e-12, 6e-11, 2e-5
+"""Seconds of a multiplication or addition in a product, of a byte that comes from memory or goes there, and of a call:
+about 140 GFLOP/s, 17 GB/s and 20 microseconds, as one thread of a server has them. Only their ratios matter."""
+BFLOAT16 = 6.0  #: So many times faster are products of bfloat16 numbers
+LANES, ROWS = 16, 16
+"""Kernels compute 16 channels at a time, be there fewer or not; one of few rows wastes as much as 16 more cost."""
+DOUBT = 0.8  #: An algorithm must count at most this share of the direct convolution: counts err
+WORTH = 0.02  #: Convolutions that take fewer seconds in all steps are left to PyTorch as they are
+
+
+def geometry(conv: SameConv3d) -> Geometry:
+    """The numbers of a convolution."""
+    channels, in_channels, kernel = conv.weight.shape[:3]
+    return Geometry(conv.resolution, in_channels, conv.out_resolution, channels, kernel, conv.stride, conv.before)
+
+
+def make(
+    g: Geometry,
+    choice: Choice,
+    device: torch.device | str,
+    dtype: torch.dtype = torch.float32,
+    scratch: dict[str, Tensor] | None = None,
+) -> Direct | Separable:
+    """The convolution of a choice, its products of numbers of a type."""
+    return Direct(g, device, dtype) if choice == Choice() else Separable(g, choice, device, dtype, scratch)
+
+
+def cost(g: Geometry, choice: Choice, chains: int, num_steps: int, dtype: torch.dtype = torch.float32) -> float:
+    """Seconds that one gradient takes by a count: operations, bytes moved, calls, and its share of the set-up."""
+    outputs, inputs = chains * g.channels * g.out**3, chains * g.in_channels * g.side**3
+    flop = FLOP / (1 if dtype == torch.float32 else BFLOAT16)
+    layer = make(g, choice, "meta", dtype)  # on the meta device buffers have shapes and no memory
+    if isinstance(layer, Direct):
+        products: int = sum(chains * g.out**3 * math.prod(p.taps) * p.width * _lanes(g.channels) for p in layer.groups)
+        for part in layer.parts:
+            sides = [g.out + 2 * pad - q + 1 for q, pad in zip(part.taps, part.pads, strict=True)]
+            products += chains * math.prod(sides) * math.prod(part.taps) * g.channels * _lanes(part.width)
+        calls = len(layer.groups) + len(layer.parts) + 2 * g.stride ** (3 if g.in_channels == 1 else 2)
+        return 2 * flop * products + BYTE * (24 * inputs + 24 * outputs) + CALL * calls
+    layer.begin(chains)
+    if 4 * layer.num_weights > WEIGHTS:
+        return math.inf
+    once = 2 * flop * layer.num_weights * (layer.c * layer.chains + ROWS)
+    once += 4 * BYTE * layer.num_weights + 2 * CALL * layer.parts
+    once += 8 * BYTE * layer.gathered.numel() * (layer.c == 2)
+    for matrix, source, target, _ in layer.analysis + layer.synthesis:
+        once += 2 * FLOP * len(matrix) * source.numel() + 4 * BYTE * (source.numel() + target.numel()) + CALL
+    if layer.tiles > 1:
+        once += 20 * BYTE * (layer.tile_x.numel() + layer.tile_a.numel()) + 3 * CALL * layer.tiles**3
+    return 2 * once + BYTE * (20 * inputs + 12 * outputs) + 12 * BYTE * layer.num_weights / num_steps
+
+
+def _lanes(channels: int) -> int:
+    return LANES * -(-channels // LANES)
+
+
+@lru_cache(maxsize=256)
+def plan(
+    geometries: tuple[Geometry, ...],
+    chains: int,
+    num_steps: int,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+) -> tuple[tuple[Choice, ...], int]:
+    """The cheapest choice for each convolution, and how many chains go through at once.
+
+    What is counted holds for CPUs; elsewhere all are direct.
+    """
+    block, room, choices = min(chains, 32), 0, list[Choice]()
+    for g in geometries:
+        counts = {Choice(): DOUBT * cost(g, Choice(), block, num_steps, dtype)}
+        others = candidates(g, dtype)[1:] if device == "cpu" else []
+        counts |= {choice: cost(g, choice, block, num_steps, dtype) for choice in others}
+        choices.append(min(counts, key=counts.__getitem__))
+        layer = make(g, choices[-1], "meta")
+        layer.begin(1)
+        stores = (layer.storage, layer.scratch) if isinstance(layer, Separable) else ()
+        kept = sum(buffer.numel() for store in stores for buffer in store.values())
+        room += 4 * (kept or 3 * (g.in_channels * g.side**3 + g.channels * g.out**3))
+    return tuple(choices), min(chains, max(1, BUFFERS // room))
+
+
+def worth(geometries: tuple[Geometry, ...], chains: int, num_steps: int) -> bool:
+    """Whether there is enough to compute in `num_steps` gradients that freezing pays."""
+    block = min(chains, 32)
+    return num_steps * sum(cost(g, Choice(), block, num_steps) for g in geometries) * chains / block > WORTH
