@@ -8,7 +8,7 @@ from typing import Any
 from dnet_lib.judges import NETS
 from dnet_lib.paper import PAPER_TABLES
 from dnet_lib.presets import COOPERATIVE, MULTIGRID, RECOVERY, SHIPPED, SUPERRESOLUTION, SYNTHESIS
-from dnet_lib.reproduce import budget, classification, completing, judges, judging, lessons, longrun
+from dnet_lib.reproduce import budget, classification, completing, judges, judging, lessons, longrun, precision
 from dnet_lib.reproduce.drive import Experiment, Single
 from dnet_lib.reproduce.workplace import ALL, PLACES, Workplace
 from dnet_lib.tables import recovery, rows
@@ -94,6 +94,12 @@ EXPERIMENTS: dict[str, Experiment | Single] = {
         "Algorithms 1, 2 and 3 over the same time",
         budget.reproduce,
         interrupted="finished runs are kept, and the same command goes on with the next",
+    ),
+    "precision": Single(
+        "the same learning with products in float32 and in bfloat16, three seeds each",
+        precision.reproduce,
+        (*PLACES, "runs", "iterations"),
+        interrupted="the same command goes on from the last checkpoint",
     ),
 }
 
