@@ -1,7 +1,12 @@
 """Timings run only when asked for: pytest tests/benchmarks --benchmark-only."""
 
+import importlib
+import io
 import json
 import platform
+import subprocess
+import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -11,6 +16,7 @@ import torch
 from dnet_lib import __version__
 from dnet_lib.checkpoints import RESULTS, load_results, save_results
 
+BEFORE = "8b9b0c7"  #: The last commit before products of bfloat16 numbers
 ROWS: list[dict] = []
 LIMITS: dict[str, float] = {}
 
@@ -57,6 +63,29 @@ def compare(benchmark):
         return medians
 
     return run
+
+
+@pytest.fixture(scope="session")
+def before(tmp_path_factory):
+    """This library as it was, a module beside today's; None where the repository's history is not at hand."""
+    root, folder = Path(__file__).parents[2], tmp_path_factory.mktemp("before")
+    packed = subprocess.run(["git", "-C", root, "archive", BEFORE, "dnet_lib"], capture_output=True)
+    if packed.returncode:
+        return None
+    with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as archive:
+        archive.extractall(folder, filter="data")
+    now = {name: module for name, module in sys.modules.items() if name.split(".")[0] == "dnet_lib"}
+    for name in now:
+        del sys.modules[name]
+    sys.path.insert(0, str(folder))
+    old = importlib.import_module("dnet_lib")
+    for room in ("presets", "starts", "energy"):
+        importlib.import_module(f"dnet_lib.{room}")
+    sys.path.remove(str(folder))
+    for name in [name for name in sys.modules if name.split(".")[0] == "dnet_lib"]:
+        del sys.modules[name]
+    sys.modules |= now
+    return old
 
 
 @pytest.fixture

@@ -1,22 +1,31 @@
-"""The frozen-weight path beside plain PyTorch and torchebm: pytest tests/benchmarks --benchmark-only.
+"""The frozen-weight path beside its peers: pytest tests/benchmarks --benchmark-only (`make benchmarks`).
 
-Every test times all ways in turn on the same shapes; the set-up of the frozen weights is counted into each step, a K-th
-of it. torchebm is installed with the extra [benchmarks]; without it its column is missing.
+Every test times all ways in turn, round by round, on the same shapes; the set-up of the frozen weights is counted into
+each step, a K-th of it. The ways are
+
+    before          this library as it was before bfloat16 (`BEFORE`), from the repository's history
+    plain           `fast=False`; also under torch.autocast (bfloat16), with channels last, and compiled
+    torchebm        installed by the extra [benchmarks]; without it its column is missing
+    ours, bfloat16  what `sample` does by itself, and with precision="bfloat16"
 """
 
 import contextlib
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
-from dnet_lib import Architecture, DescriptorNet, Run, Settings, learn, sample
-from dnet_lib.fast import FrozenNet
+import dnet_lib
+import dnet_lib.presets
+from dnet_lib import Architecture, DescriptorNet
+from dnet_lib.fast import FrozenNet, has_bfloat16
 from dnet_lib.fast.convolutions import Separable
-from dnet_lib.starts import Persistent, noise
 
 K = 20
 STEP_SIZE = 0.01
@@ -26,16 +35,36 @@ UNSEEN = {  # neither the paper's network nor a preset of this library
     "stride 1, 16^3": Architecture(16, ((16, 5, 1), (32, 5, 1))),
     "large kernel, odd grid": Architecture(29, ((32, 13, 4), (64, 4, 2))),
 }
+CPU = torch.device("cpu")
 
 
-def ways(net: DescriptorNet, y: torch.Tensor, steps: dict[str, int]) -> dict:
-    """The same chain by each library; `steps` says how many steps each is given (its time is divided by them)."""
+class Wrapped(nn.Module):
+    """A network that is no `DescriptorNet` any more, to be sampled plainly."""
 
-    def run(fast):
-        name = "ours" if fast is None else "plain"
-        return lambda: sample(y, net, num_steps=steps[name], step_size=STEP_SIZE, fast=fast)
+    def __init__(self, net: nn.Module, how: Callable[[nn.Module], nn.Module] = lambda net: net):
+        super().__init__()
+        self.net = how(net)
 
-    calls = {"plain": run(False), "ours": run(None)}
+    def forward(self, y: torch.Tensor) -> torch.Tensor:
+        return self.net(y)
+
+
+def peers(net: DescriptorNet, y: torch.Tensor, steps: int) -> dict[str, Callable[[], object]]:
+    """The same chain by other libraries and by other ways to call PyTorch."""
+    options = {"num_steps": steps, "step_size": STEP_SIZE}
+    last = Wrapped(net, lambda net: net.to(memory_format=torch.channels_last_3d))
+    calls = {"plain, channels last": lambda: dnet_lib.sample(y, last, **options)}
+
+    def autocast():
+        with torch.autocast("cpu", torch.bfloat16):
+            return dnet_lib.sample(y, net, fast=False, **options)
+
+    if has_bfloat16(CPU):
+        calls["plain, autocast"] = autocast
+    with contextlib.suppress(Exception):  # a compiler may be missing
+        compiled = Wrapped(net, torch.compile)
+        dnet_lib.sample(y, compiled, num_steps=1, step_size=STEP_SIZE)
+        calls["plain, compiled"] = lambda: dnet_lib.sample(y, compiled, **options)
     with contextlib.suppress(ImportError):
         from torchebm.core import BaseModel
         from torchebm.samplers import LangevinDynamics
@@ -49,84 +78,140 @@ def ways(net: DescriptorNet, y: torch.Tensor, steps: dict[str, int]) -> dict:
                 return self.net.energy(x)
 
         sampler = LangevinDynamics(Model(), step_size=STEP_SIZE / 2)
-        calls["torchebm"] = lambda: sampler.sample(y, n_steps=steps["torchebm"])
-    return {name: call for name, call in calls.items() if steps.get(name)}
+        calls["torchebm"] = lambda: sampler.sample(y, n_steps=steps)
+    return calls
 
 
-def shapes(net: DescriptorNet, chains: int) -> torch.Tensor:
-    return 0.5 * torch.randn(chains, 1, *[net.architecture.resolution] * 3)
+def ways(make: Callable, y: torch.Tensor, before, *, slow: bool = False, all_peers: bool = True) -> tuple[dict, dict]:
+    """The same chain by every way; how many steps each call makes. `make` makes the network from either library."""
+    net, few = make(dnet_lib), 1 if slow else K // 4
+    calls: dict[str, Callable[[], object]] = {"plain": lambda: run(dnet_lib, net, few, fast=False)}
+
+    def run(library, net, steps, **options):
+        return library.sample(y, net, num_steps=steps, step_size=STEP_SIZE, **options)
+
+    if before is not None:
+        old = make(before)
+        calls["before"] = lambda: run(before, old, K)
+    if all_peers:
+        calls |= peers(make(dnet_lib), y, few)
+    calls["ours"] = lambda: run(dnet_lib, net, K)
+    if has_bfloat16(CPU):
+        calls["bfloat16"] = lambda: run(dnet_lib, net, K, precision="bfloat16")
+    return calls, {name: K if name in ("before", "ours", "bfloat16") else few for name in calls}
 
 
-@pytest.mark.parametrize("count", [2, 1])
-def test_the_papers_network(compare, threads, count):
+def shapes(side: int, chains: int) -> torch.Tensor:
+    return 0.5 * torch.randn(chains, 1, *[side] * 3)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize(
+    ("kind", "side", "chains"),
+    [("compact", 16, 32), ("compact", 32, 16), ("compact", 64, 4), ("paper", 16, 25), ("paper", 32, 25)],
+)
+def test_networks_that_ship_and_the_papers(compare, threads, before, kind, side, chains, count):
     threads(count)
-    steps = {"plain": 1, "torchebm": 1, "ours": K}
-    net = DescriptorNet.paper()
-    compare({"name": "paper 32^3", "chains": 25}, ways(net, shapes(net, 25), steps), rounds=3, per=steps)
+    slow = kind == "paper"
+    calls, per = ways(
+        lambda library: getattr(library.DescriptorNet, kind)(side), shapes(side, chains), before, slow=slow
+    )
+    if kind == "paper":  # plain PyTorch under autocast takes ten seconds a step there
+        calls.pop("plain, autocast", None)
+    compare({"name": f"{kind} {side}^3", "chains": chains}, calls, rounds=3, per=per)
+
+
+def test_the_papers_network_on_a_large_grid(compare, threads, before):
+    threads(2)
+    calls, per = ways(
+        lambda library: library.DescriptorNet.paper(64), shapes(64, 4), before, slow=True, all_peers=False
+    )
+    compare({"name": "paper 64^3", "chains": 4}, calls, rounds=2, per=per)
 
 
 @pytest.mark.parametrize("chains", [1, 5, 25, 100, 1000])
 def test_the_cost_of_a_chain_does_not_grow(compare, threads, chains):
     threads(2)
-    steps = {"ours": 4 if chains > 25 else K} | ({"plain": 2} if chains < 25 else {})
-    net = DescriptorNet.paper()
-    rounds = 1 if chains > 25 else 3
-    compare(
-        {"name": "paper 32^3, by chains", "chains": chains},
-        ways(net, shapes(net, chains), steps),
-        rounds=rounds,
-        per=steps,
-    )
+    net, y, steps = DescriptorNet.paper(), shapes(32, chains), 4 if chains > 25 else K
+    calls = {"ours": lambda: dnet_lib.sample(y, net, num_steps=steps, step_size=STEP_SIZE)}
+    if chains < 25:
+        calls["plain"] = lambda: dnet_lib.sample(y, net, num_steps=2, step_size=STEP_SIZE, fast=False)
+    rounds, per = 1 if chains > 25 else 3, {"ours": steps, "plain": 2}
+    compare({"name": "paper 32^3, by chains", "chains": chains}, calls, rounds=rounds, per=per)
 
 
-@pytest.mark.parametrize(
-    ("name", "make", "side", "chains"),
-    [
-        ("compact 16^3", DescriptorNet.compact, 16, 32),
-        ("compact 32^3", DescriptorNet.compact, 32, 16),
-        ("paper 16^3", DescriptorNet.paper, 16, 25),
-        ("paper 64^3", DescriptorNet.paper, 64, 4),
-    ],
-)
-def test_presets_and_grids(compare, threads, name, make, side, chains):
-    threads(2)
-    steps = {"plain": 1, "torchebm": 1, "ours": 4} if side > 32 else {"plain": 5, "torchebm": 5, "ours": K}
-    net = make(side)
-    compare({"name": name, "chains": chains}, ways(net, shapes(net, chains), steps), rounds=3, per=steps)
-
-
-@pytest.mark.parametrize("count", [2, 1])
 @pytest.mark.parametrize("name", UNSEEN)
-def test_networks_not_tuned_for(compare, threads, name, count):
-    threads(count)
-    steps = {"plain": 5, "torchebm": 5, "ours": K}
-    net = DescriptorNet(UNSEEN[name])
-    compare({"name": name, "chains": 8}, ways(net, shapes(net, 8), steps), rounds=5, per=steps)
+def test_networks_not_tuned_for(compare, threads, before, name):
+    threads(1)
+    a = UNSEEN[name]
+
+    def make(library):
+        return library.DescriptorNet(library.Architecture(a.resolution, a.layers, a.activation))
+
+    calls, per = ways(make, shapes(a.resolution, 8), before, all_peers=False)
+    compare({"name": name, "chains": 8}, calls, rounds=3, per=per)
 
 
-def test_a_learning_iteration(compare, threads):
-    """Algorithm 1 on the paper's network and batch: K steps of 25 chains, then one Adam step on 20 + 25 shapes."""
-    threads(2)
-    observed = shapes(DescriptorNet.paper(), 20)
+def test_a_users_own_module(compare, threads, before):
+    """It takes the plain path, then as now."""
+    threads(1)
+    y = shapes(16, 32)
+    net = nn.Sequential(nn.Conv3d(1, 32, 4, 2, 1), nn.ReLU(), nn.Conv3d(32, 32, 4, 2, 1), nn.ReLU(), nn.Flatten(1))
+    energy = nn.Sequential(net, nn.Linear(32 * 64, 1), nn.Flatten(0))
+    calls = {
+        name: lambda library=library: library.sample(y, energy, num_steps=K, step_size=STEP_SIZE)
+        for name, library in (("before", before), ("ours", dnet_lib))
+        if library is not None
+    }
+    compare({"name": "a module of one's own, 16^3", "chains": 32}, calls, rounds=5, per=dict.fromkeys(calls, K))
 
-    def iterations(fast):
-        net = DescriptorNet.paper()
-        settings = Settings(10**6, num_steps=K, step_size=STEP_SIZE, batch_size=20, fast=fast)
-        run = Run.begin(net, Persistent(noise(25, 32)), settings)
-        records = learn(run, observed, settings, save_every=10**6)
+
+LEARNING = {
+    "synthesis": lambda presets: (presets.CPU.architecture, presets.CPU.settings, 16),
+    "all categories": lambda presets: (presets.MIXED.architecture, presets.MIXED.settings, 20),
+    "recovery": lambda presets: (
+        next(iter(presets.RECOVERY.values())).architecture,
+        next(iter(presets.RECOVERY.values())).settings,
+        16,
+    ),
+    "multi-grid, 8^3": lambda presets: (presets.GRIDS.architecture, presets.GRIDS.settings[1], 16),
+    "multi-grid, 16^3": lambda presets: (presets.GRIDS.architecture, presets.GRIDS.settings[2], 16),
+    "the paper's": lambda presets: (presets.AUTHORS.architecture, presets.AUTHORS.settings, 25),
+}
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_learning_iterations(compare, threads, before, name):
+    """Algorithm 1 with a preset's network, batch and chains: K steps, eq. (8), Adam, the average, and the starts."""
+    threads(1)
+    side = {"multi-grid, 8^3": 8, "multi-grid, 16^3": 16}.get(name, 32)
+    data = (torch.rand(64, 1, *[side] * 3) < 0.2).float() - 0.2
+
+    def iterations(library, **options):
+        starts = library.starts
+        architecture, settings, chains = LEARNING[name](library.presets)
+        if side != 32:
+            architecture = library.Architecture(side, library.energy.COMPACT_LAYERS[side])
+        settings = replace(settings, num_iterations=10**6, **options)
+        net = library.DescriptorNet(architecture)
+        run = library.Run.begin(net, starts.Persistent(starts.noise(chains, side)), settings)
+        records = library.learn(run, data, settings, save_every=10**6)
         next(records)  # what is done once a run
         return lambda: next(records)
 
-    calls = {"plain": iterations(False), "ours": iterations(None)}
-    compare({"name": "a learning iteration", "chains": 25}, calls, rounds=1)
+    calls = {"plain": iterations(dnet_lib, fast=False)} if name != "the paper's" else {}
+    calls |= {"before": iterations(before)} if before is not None else {}
+    calls |= {"ours": iterations(dnet_lib)}
+    calls |= {"bfloat16": iterations(dnet_lib, precision="bfloat16")} if has_bfloat16(CPU) else {}
+    compare({"name": f"learning: {name}", "chains": LEARNING[name](dnet_lib.presets)[2]}, calls, rounds=3)
 
 
 PEAK = """
 import torch
 from dnet_lib import DescriptorNet, sample, Run, Settings, learn
 from dnet_lib.starts import Persistent, noise
-net, y = DescriptorNet.paper(), torch.randn(20, 1, 32, 32, 32)
-settings = Settings(1, num_steps=4, step_size=0.01, batch_size=20, fast={fast})
+net, y = DescriptorNet.paper(), torch.rand(20, 1, 32, 32, 32) - 0.5
+settings = Settings(1, num_steps=4, step_size=0.01, batch_size=20, {options})
 list(learn(Run.begin(net, Persistent(noise(25, 32)), settings), y, settings))
 print(next(int(line.split()[1]) / 1024 for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """
@@ -135,12 +220,16 @@ print(next(int(line.split()[1]) / 1024 for line in open("/proc/self/status") if 
 def test_memory_and_limits(benchmark, threads, limits):
     """Peak memory of learning in a fresh process; what this machine multiplies and moves a second, at most."""
     threads(2)
-    for name, fast in (("plain", False), ("ours", None)) if Path("/proc/self/status").exists() else ():
-        out = subprocess.run([sys.executable, "-c", PEAK.format(fast=fast)], capture_output=True, text=True, check=True)
+    options = {"plain": "fast=False", "ours": "", "bfloat16": 'precision="bfloat16"'}
+    for name, given in options.items() if Path("/proc/self/status").exists() else ():
+        code = PEAK.format(options=given)
+        out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         limits[f"peak megabytes, {name}"] = float(out.stdout)
     a, big, into = torch.randn(2048, 2048), torch.randn(2**26), torch.empty(2**26)
+    half = a.bfloat16()
     for name, call, amount in (
         ("GEMM GFLOP/s", lambda: a @ a, 2 * 2048**3 / 1e9),
+        ("GEMM GFLOP/s, bfloat16", lambda: half @ half, 2 * 2048**3 / 1e9),
         ("copied and read GB/s", lambda: into.copy_(big), 2 * 4 * 2**26 / 1e9),
     ):
         call()
@@ -151,11 +240,10 @@ def test_memory_and_limits(benchmark, threads, limits):
             times.append(time.perf_counter() - began)
         limits[name] = amount / min(times)
     frozen = FrozenNet(DescriptorNet.paper(), num_chains=25)
-    y = shapes(frozen.net, 25)
+    y = shapes(32, 25)
     frozen.energy_and_gradient(y)
-    direct = sum(
-        4 * layer.g.in_channels * layer.g.kernel**3 * layer.g.channels * layer.g.out**3 for layer in frozen.layers
-    )
+    layers = [layer.whole for layer in frozen.layers]
+    direct = sum(4 * g.in_channels * g.kernel**3 * g.channels * g.out**3 for g in layers)
     counted = moved = 0
     for layer in frozen.layers:
         assert isinstance(layer, Separable)
