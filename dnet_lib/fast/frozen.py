@@ -206,13 +206,11 @@ class FrozenNet:
         h = h.to(self.layers[0].maps)
         self._begin(len(y))
         for layer in self.layers:
+            inside = gave and len(layer.slots) == 1 and h.dtype == layer.maps
+            if gave and not inside:  # as a whole, where it lies in one piece
+                h = activate(h, torch.empty_like(h))
             for where, slot in layer.slots:
-                if not gave:
-                    slot.copy_(h[where])
-                elif h.dtype == slot.dtype:
-                    activate(h[where], slot)
-                else:
-                    slot.copy_(activate(part := h[where], torch.empty_like(part)))
+                activate(h[where], slot) if inside else slot.copy_(h[where])
             h = layer.forward()
             gave.append(h)
         h = activate(h, torch.empty_like(h)).float()
