@@ -29,7 +29,7 @@ from dnet_lib.errors import DivergedError, ShapeError
 from dnet_lib.fast import FrozenNet, freeze
 from dnet_lib.langevin import langevin, reflect, white_noise
 from dnet_lib.processes import alike, rank, share_gradients, total
-from dnet_lib.resuming import capture, described, fingerprint, reinstate, remember, resumable
+from dnet_lib.resuming import capture, described, fingerprint, reinstate, remember, resumable, wholly
 from dnet_lib.starts import PersistentData, Starts
 from dnet_lib.voxels import brief
 
@@ -77,6 +77,7 @@ class Settings:
             object.__setattr__(self, name, value)
 
 
+NUMBERS = ("lr", "betas")  #: What an optimizer has of `Settings`
 GIVEN = "settings must be Settings", "make them of numbers by name, Settings(**numbers)"
 
 
@@ -100,6 +101,7 @@ class Run:
     """Rows of the observed shapes of the iteration under way."""
     own: list[dict[str, Any]] = field(default_factory=list)
     """What each group of parameters has of its own in place of the settings'."""
+    first: str | None = field(default=None, init=False, repr=False)
     _order: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
     _aside: set[str] = field(default_factory=set, init=False)
     """Weights that could learn, and are left out: meant, or said."""
@@ -108,6 +110,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self._aside = self._left_out()
+        self.own += [{} for _ in self.optimizer.param_groups[len(self.own) :]]
 
     @classmethod
     def begin(
@@ -148,8 +151,11 @@ class Run:
             raise ValueError("parameters must be the network's own: a copy of it, or another network, would not learn")
         alike(net)  # every process begins with the first one's weights
         generator = torch.Generator(device_of(net)).manual_seed(seed + 1_000_003 * rank())
-        averaged = None if settings.average is None else copy.deepcopy(net).requires_grad_(False)
-        return cls(net, starts, optimizer, generator, averaged, own=own)
+        with torch.inference_mode(False), torch.no_grad():
+            averaged = None if settings.average is None else copy.deepcopy(net).requires_grad_(False)
+        run = cls(net, starts, optimizer, generator, averaged, own=own)
+        run.follow(settings)
+        return run
 
     @property
     def kept(self) -> nn.Module:
@@ -158,7 +164,7 @@ class Run:
 
     @property
     def _parts(self) -> dict[str, Any]:
-        names = ("net", "averaged", "optimizer", "starts", "generator", "_order", "iteration", "seconds")
+        names = ("net", "averaged", "optimizer", "starts", "generator", "_order", "iteration", "seconds", "first")
         return {name: getattr(self, name) for name in names}
 
     def state_dict(self) -> dict[str, Any]:
@@ -166,17 +172,46 @@ class Run:
         return capture(self._parts)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to where `state_dict()` was taken; `state`, and the optimizer's own options, stay as they are."""
-        parts = self._parts
-        for name, value in reinstate({k: part for k, part in parts.items() if k != "optimizer"}, state).items():
+        """Go back to where `state_dict()` was taken; `state`, and the optimizer's own options, stay as they are.
+
+        Raises `CheckpointError` for the state of a run of another kind, which leaves this one as it was.
+        """
+        wholly(self, self._put, state)
+
+    def _put(self, state: dict[str, Any]) -> None:
+        self._notice()  # before the state's numbers hide it
+        state = {"first": None} | state
+        if (self.averaged is None) != (state["averaged"] is None):
+            raise ValueError("one keeps an average of its weights, and the other does not")
+        for name, value in reinstate({k: v for k, v in self._parts.items() if k != "optimizer"}, state).items():
             setattr(self, name, value)
-        remember(self.optimizer, copy.deepcopy(state["optimizer"]), but=("lr", "betas"))  # these come with every step
+        remember(self.optimizer, copy.deepcopy(state["optimizer"]), but=NUMBERS)  # these come with every step
+
+    def _notice(self) -> None:
+        """Of groups that were added, what differs from the optimizer's defaults is their own."""
+        known = self.optimizer.defaults
+        for group in self.optimizer.param_groups[len(self.own) :]:
+            self.own.append({name: group[name] for name in NUMBERS if group.get(name) != known.get(name)})
+
+    def options(self) -> dict[str, Any]:
+        """The numbers of learning that are no settings, by name: of each group of parameters, and of `starts`."""
+        self._notice()
+        groups = [
+            (f"of group {k}", group | dict.fromkeys(NUMBERS) | own)
+            for k, (group, own) in enumerate(zip(self.optimizer.param_groups, self.own, strict=False))
+        ]
+        taught = getattr(getattr(self.starts, "optimizer", None), "param_groups", [])
+        groups += [(f"of the starts' group {k}", group) for k, group in enumerate(taught)]
+        return {
+            f"{name} {where}": value for where, group in groups for name, value in group.items() if name != "params"
+        }
 
     def follow(self, settings: Settings) -> None:
         """Give the optimizer the numbers of this iteration."""
+        self._notice()
         wanted: dict[str, Any] = {"lr": settings.learning_rate, "betas": settings.betas}
-        for k, group in enumerate(self.optimizer.param_groups):
-            now = _numbers(wanted | (self.own[k] if k < len(self.own) else {}), self.iteration)
+        for group, own in zip((*self.optimizer.param_groups, self.optimizer.defaults), (*self.own, {}), strict=True):
+            now = _numbers(wanted | own, self.iteration)
             group.update({name: value for name, value in now.items() if name in group})
 
     def belongs(self, data: Tensor) -> dict[str, Any]:
@@ -328,7 +363,7 @@ def learn(
         checkpoint=checkpoint,
         save_every=save_every,
         belongs=lambda: run.belongs(data),
-        told=vars(settings),
+        told=vars(settings) | run.options(),
         device=run.generator.device,
     )
 

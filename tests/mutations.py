@@ -137,8 +137,8 @@ dnet_lib/learning.py test_learning test_starts test_completion test_fast
         "betas": settings.betas}
         "betas": (0.9, 0.999)}
     learning rate stays the first
-        if k < len(self.own) else {}), self.iteration)
-        if k < len(self.own) else {}), 0)
+        _numbers(wanted | own, self.iteration)
+        _numbers(wanted | own, 0)
     temperature stays the first
         settings.temperature(here)
         settings.temperature(0)
