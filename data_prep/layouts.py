@@ -5,7 +5,7 @@ import math
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -40,6 +40,7 @@ CUBE = "arrays of four equal sides read as (N, R, R, R): where N is last, numpy.
 _CATEGORY = re.compile(f"({'|'.join(CATEGORIES)})(?![a-z])", re.IGNORECASE)
 _TURN = re.compile(r"(?P<shape>.+_\d+)_(?P<turn>[1-9]|1[0-2])")
 _NUMBERS = ("double", "single", "logical", *(f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64)))
+_NAMES = re.compile(r"(?:labels?|class|classes|category|categories)[_-]?names?|classes|categories", re.IGNORECASE)
 _WORDS = "|".join(filter(None, SPLITS))
 _ROLES = {
     role: re.compile(rf"(?:({_WORDS})[_-]?)?(?:{words})(?:[_-]?({_WORDS}))?", re.IGNORECASE)
@@ -112,6 +113,7 @@ def import_shapes(
     sources = [Path(path) for path in paths]
     where = ", ".join(map(str, sources))
     files, problems, notes = _files(sources, layout)
+    kinds, asked = set[str](), False
     numbers, rows, unclear = Counter[str](), list[tuple[Any, ...]](), dict[tuple[Path, str], str]()
     if turns == "first":
         every, files = files, _first_turns(files)
@@ -133,6 +135,7 @@ def import_shapes(
 
     for kind, file, shape in tqdm(shapes(), unit=" shapes", desc="import", disable=None, leave=False):
         word = (shape.split or "").strip().lower()
+        kinds, asked = kinds | {kind}, asked or shape.values.dtype.kind != "b"
         kept, part, order = category or shape.category, SPLITS.get(word, word) or split, axes or shape.axes
         numbers[group := f"{kept or 'shape'}_{part}"] += 1
         title = shape.name or f"{group}_{numbers[group]:04d}"
@@ -174,6 +177,10 @@ def import_shapes(
     how = (occupied or "above-0.5").replace("-", " ")
     notes[f"have values other than 0 and 1: {how} is occupied"] = binaries.count(False)
     told = [f"{count} {note}" for note, count in notes.items() if count]
+    if keys and not kinds & {"arrays", "shapenets"}:
+        told.append("--key says nothing here: only .npz and .mat files hold arrays by name, and none of them was read")
+    if occupied and not asked:
+        told.append("--occupied says nothing here: all voxels are stored as full or empty")
     if empty := full.count(0):
         told.append(f"{empty} shapes are kept although none of their voxels is occupied")
     if np.mean(full) > 0.5:
@@ -215,7 +222,9 @@ def _files(paths: Sequence[Path], layout: str) -> tuple[list[Path], list[str], C
             files.append(path)
         else:
             raise FileNotFoundError(f"{path}: no such file or folder")
-    return files, [f"{error.filename}: {error.strerror}" for error in errors], notes
+    once = list({os.path.normpath(file.absolute()): file for file in files}.values())
+    notes["files were named again, and are read once"] = len(files) - len(once)
+    return once, [f"{error.filename}: {error.strerror}" for error in errors], notes
 
 
 def _first_turns(files: Sequence[Path]) -> list[Path]:
@@ -349,7 +358,7 @@ def _each(array: StoredArray) -> tuple[int, tuple[int, ...]]:
                 f"{array.name}: its shape {shape} may be (R, R, R, N): numpy.moveaxis brings N to the front"
             )
         shape = shape[:3]
-    count, *one = shape if len(shape) != 3 else (1, *shape)
+    count, *one = {0: (1,), 3: (1, *shape)}.get(len(shape), shape)
     if array.dtype.kind not in "biuf":
         what = "pickled Python objects" if array.dtype.hasobject else array.dtype
         raise ArchiveError(f"{array.name}: its voxels are {what}, not numbers")
@@ -412,6 +421,7 @@ def read_arrays(file: Path, keys: Sequence[str] = (), known: str | None = None) 
     """
     with ar.open_npz(file) as arrays:
         parts = _roles(arrays, _asked(file, keys, arrays))
+        legend, named = _legend(arrays, parts) if not known else ("", CATEGORIES)
         grids = {word: parts["voxels", word] for word in SPLITS if ("voxels", word) in parts}
         if asked := {word: names for word, names in grids.items() if {*names} & {*keys}}:
             grids = asked
@@ -421,7 +431,7 @@ def read_arrays(file: Path, keys: Sequence[str] = (), known: str | None = None) 
         if "" in grids and len(grids) > 1 and not asked:
             every = ", ".join(key for names in grids.values() for key in names)
             raise ArchiveError(f"{file}: some of {every} may hold the same shapes: choose with --key, once for each")
-        used = set[str]()
+        used = {legend}
         for word, names in grids.items():
             key = _only(file, names, lambda key: _fits(arrays[key]), keys)
             count, _ = _each(arrays[key])
@@ -433,7 +443,10 @@ def read_arrays(file: Path, keys: Sequence[str] = (), known: str | None = None) 
                 if others and not (role == "labels" and known):
                     other = _only(file, others, lambda key: arrays[key].shape[:1] == (count,), keys)  # noqa: B023
                     values = arrays[other].read()
-                    said[role] = _categories(arrays[other].name, values) if role == "labels" else _texts(values)
+                    said[role] = _categories(arrays[other].name, values, named) if role == "labels" else _texts(values)
+                    if role == "labels" and values.dtype.kind not in "US":
+                        words = ", ".join(f"{number} {name}" for number, name in enumerate(named))
+                        yield f"arrays of labels read by {legend or 'the alphabet'}: {words}"
                     if len(said[role]) != count:
                         raise ArchiveError(f"{arrays[key].name}: {count} shapes, but {len(said[role])} {role}")
                     used.add(other)
@@ -459,22 +472,39 @@ def _texts(values: NDArray[Any]) -> list[str]:
     return [str(value) for value in values.ravel()]
 
 
-def _categories(name: str, labels: NDArray[Any]) -> list[str]:
-    """Labels as category names: from names, numbers 0 to 9 in alphabetical order, or one-hot rows."""
+def _legend(arrays: Mapping[str, StoredArray], parts: dict[tuple[str, str], list[str]]) -> tuple[str, Sequence[str]]:
+    """The array that says what numbers as labels mean, and its names; "" and the ten in their order where none does.
+
+    Text beside numbers, of which no entry comes twice: it is taken out of the labels.
+    """
+    labels = [key for (role, _), keys in parts.items() if role == "labels" for key in keys]
+    for key, array in arrays.items():
+        others = any(arrays[label].dtype.kind not in "USO" for label in labels)
+        if _NAMES.fullmatch(key) and others and array.dtype.kind in "US" and len(array.shape) == 1:
+            names = _categories(key, array.read())
+            if len({*names}) == len(names):
+                for keys in parts.values():
+                    keys[:] = [other for other in keys if other != key]
+                return key, names
+    return "", CATEGORIES
+
+
+def _categories(name: str, labels: NDArray[Any], named: Sequence[str] = CATEGORIES) -> list[str]:
+    """Labels as category names: from names, numbers of those that are `named`, or one-hot rows."""
     if labels.dtype.kind in "US":
         return [label.strip().lower().replace(" ", "_") for label in _texts(labels)]
-    if labels.ndim == 2 and labels.shape[1] == len(CATEGORIES):
+    if labels.ndim == 2 and labels.shape[1] == len(named) > 1:
         if not ((labels == 0) | (labels == 1)).all() or not (labels.sum(1) == 1).all():
-            raise ArchiveError(f"{name}: its rows of ten are not one-hot")
+            raise ArchiveError(f"{name}: its rows of {len(named)} are not one-hot")
         labels = labels.argmax(1)
     labels = labels.reshape(-1) if labels.ndim < 2 or labels.shape[1:] == (1,) else labels
-    if labels.ndim != 1 or labels.dtype.kind not in "biuf" or not np.isin(labels, range(len(CATEGORIES))).all():
+    if labels.ndim != 1 or labels.dtype.kind not in "biuf" or not np.isin(labels, range(len(named))).all():
         what = f"from {labels.min()} to {labels.max()}" if labels.dtype.kind in "biuf" and labels.size else labels.dtype
         raise ArchiveError(
             f"{name}: its labels {labels.shape} are {what}, "
-            f"not numbers 0 to 9 ({' '.join(CATEGORIES)}), one-hot rows or names"
+            f"not numbers 0 to {len(named) - 1} ({' '.join(named)}), one-hot rows or names"
         )
-    return [CATEGORIES[int(label)] for label in labels]
+    return [named[int(label)] for label in labels]
 
 
 def read_mat(file: Path, keys: Sequence[str] = (), known: str | None = None) -> Iterator[Found | str]:
@@ -512,12 +542,14 @@ def read_binvox(file: Path, keys: Sequence[str] = (), known: str | None = None) 
             raise ArchiveError(f"{file}: its grid of {dims} is not cubic with at most {MAX_RESOLUTION} voxels a side")
         runs = np.frombuffer(body.removeprefix(b"\r").removeprefix(b"\n"), np.uint8)
         total = int(runs[1::2].sum(dtype=np.int64))
-        if len(runs) % 2 or total != side**3:
-            word = "truncated or damaged" if total < side**3 or len(runs) % 2 else "damaged"
+        if len(runs) % 2:
+            raise ArchiveError(f"{file}: truncated or damaged: its last run has a value and no length")
+        if total != side**3:
+            word = "truncated or damaged" if total < side**3 else "damaged"
             raise ArchiveError(f"{file}: {word}: {total:,} of {side**3:,} voxels are there")
         if runs[::2].max() > 1:
             raise ArchiveError(f"{file}: damaged: a voxel has the value {runs[::2].max()}")
-        values = np.repeat(runs[::2], runs[1::2]).reshape(side, side, side)
+        values = np.repeat(runs[::2].astype(np.bool_), runs[1::2]).reshape(side, side, side)
     yield Found(file.stem, values, *_from_path(file), axes="xzy")
 
 
