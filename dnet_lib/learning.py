@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from dnet_lib.checks import check_batch, check_betas, check_bounds, check_kind, check_real, check_whole
+from dnet_lib.checks import check_batch, check_betas, check_bounds, check_kind, check_learns, check_real, check_whole
 from dnet_lib.energy import DescriptorNet, check_energies, device_of
 from dnet_lib.errors import DivergedError, ShapeError
 from dnet_lib.fast import FrozenNet, freeze
@@ -136,11 +136,7 @@ class Run:
         check_whole(seed, "seed")
         given: Any = (p for p in net.parameters() if p.requires_grad) if parameters is None else parameters
         given = [given] if isinstance(given, Tensor) else list(given)
-        if not given:
-            raise ValueError(
-                f"this {type(net).__name__} has no weights to learn: none requires a gradient. A pretrained network "
-                "is for reading only until net.train().requires_grad_()"
-            )
+        check_learns(net, given)
         groups = given if isinstance(given[0], dict) else [{"params": given}]
         own = [{name: value for name, value in group.items() if name != "params"} for group in groups]
         first = [
@@ -299,8 +295,7 @@ def learning_gradient(
     share = torch.cat([shapes.new_full((n,), 1.0) / count for n, count in zip(sizes, counts, strict=True)])
     weight, penalty = share.clone(), 2 * energy_penalty * share  # the loss is sum_i weight_i E_i + penalty_i E_i^2 / 2
     weight[len(observed) :].neg_()
-    if not any(parameter.requires_grad for parameter in net.parameters()):
-        raise ValueError(f"this {type(net).__name__} has no weights to learn: none requires a gradient")
+    check_learns(net, net.parameters())
     if frozen is None:
         with torch.enable_grad():
             energies = check_energies(net(shapes), shapes)
@@ -380,6 +375,10 @@ def learner(
     if (run.averaged is None) != (settings.average is None):
         begun = "without" if run.averaged is None else "with"
         raise ValueError(f"this run was begun {begun} an average of its weights: give `average` at both or at neither")
+    if isinstance(run.starts, type):
+        raise TypeError(
+            f"starts must be a start, not the class {run.starts.__name__}: make one, {run.starts.__name__}(...)"
+        )
     for name in ("begin", "learn", "state_dict", "load_state_dict"):
         if not callable(getattr(run.starts, name, None)):
             raise TypeError(
@@ -418,15 +417,17 @@ def learner(
                 stacklevel=4,
             )
         run.index = batches() if batches else run.next_batch(len(data), settings.batch_size)
-        observed = data[run.index]
+        try:
+            observed = data[run.index]
+        except IndexError as error:
+            raise ShapeError(f"`batches` must give rows of {len(data)} observed shapes ({error})") from error
         begun: Any = run.starts.begin(observed, run.index, run.generator)
         if not isinstance(begun, tuple) or len(begun) != 2 or not isinstance(begun[0], Tensor):
             raise TypeError(f"{type(run.starts).__name__}.begin must return (first shapes, a projection or None)")
         y, projection = begun
         if not bool(torch.isfinite(y).all()):
-            raise DivergedError(
-                f"the run diverged at iteration {here}: its chains' start is not finite. Lower the rates"
-            )
+            way = f"look at its {type(run.starts).__name__}" + ", or lower the rates" * (here > 0)
+            raise DivergedError(f"the run diverged at iteration {here}: its chains' start is not finite: {way}")
         if settings.data_noise:
             observed = observed + settings.data_noise * white_noise(observed, run.generator)
             observed = observed if bounds is None else reflect(observed, *bounds)

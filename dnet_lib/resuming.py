@@ -279,12 +279,16 @@ def read_state(path: str | Path, device: torch.device | str = "cpu") -> tuple[di
             f"{path} cannot be read as the checkpoint of a learning run: name another file, or, if it was one, it is "
             "damaged"
         ) from error
-    if isinstance(held, list):
+    if (
+        isinstance(held, list)
+        and held
+        and all(isinstance(own, dict) and {"net", "iteration"} <= {*own} for own in held)
+    ):
         raise CheckpointError(f"{path} was written by an earlier version of the library: delete it to begin anew")
-    if not whole or not isinstance(held, dict) or held.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{path} is damaged, or no checkpoint of a learning run: name another file, or delete it if it was one"
-        )
+    if not isinstance(held, dict) or held.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is a file of torch.save, but no checkpoint of a learning run: name another file")
+    if not whole:
+        raise CheckpointError(f"{path} is damaged: name another file, or delete it to begin anew")
     count = len(held["processes"])
     if count != world():
         raise CheckpointError(f"{path} was written by {count} processes, and these are {world()}: start as many")

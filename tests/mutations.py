@@ -56,7 +56,7 @@ dnet_lib/langevin.py test_samplers test_langevin test_projections test_fast
         for i in range(first, first + num_chains))
         for i in range(num_chains))
     projection of the noise only
-        drift = g if projection is None else projection(g)
+        drift = g if projection is None else projection(g.clone() if metropolis else g)
         drift = g
     projection of the drift only
         noise if projection is None else projection(noise)
@@ -68,7 +68,7 @@ dnet_lib/langevin.py test_samplers test_langevin test_projections test_fast
         e_new + work - slope)
         e_new + work)
     acceptance without the projection on the way back
-        drift_new = g_new if projection is None else projection(g_new)
+        drift_new = g_new if projection is None else projection(g_new.clone())
         drift_new = g_new
     acceptance without the temperature
         (drift, drift_new), delta, step_size, temperature)
@@ -94,6 +94,9 @@ dnet_lib/langevin.py test_samplers test_langevin test_projections test_fast
     reflection that clamps
         (low + torch.minimum(phase, 2 * width - phase)).clamp(low, high)
         y.clamp(low, high)
+    a start outside that is clamped
+        reflect(y.detach(), *bounds)
+        y.detach().clamp(*bounds)
     reflection that wraps around
         torch.minimum(phase, 2 * width - phase)
         torch.remainder(phase, width)

@@ -279,6 +279,13 @@ def test_a_file_of_an_earlier_version_is_refused_by_name(tmp_path):
         next(learn(begin(), DATA, SETTINGS, checkpoint=path))
 
 
+@pytest.mark.parametrize("content", [[1, 2], [], {"a": 1}, [{"a": 1}], torch.zeros(2)], ids=str)
+def test_any_other_file_of_torch_is_no_checkpoint_and_not_to_be_deleted(content, tmp_path):
+    torch.save(content, tmp_path / "mine.pt")
+    with pytest.raises(CheckpointError, match=r"mine\.pt is a file of torch\.save, but no checkpoint.*another file$"):
+        next(learn(begin(), DATA, SETTINGS, checkpoint=tmp_path / "mine.pt"))
+
+
 def test_breaking_off_between_saves_does_not_roll_back(tmp_path):
     """In the same process the run itself is further than its file, and goes on from where it stands."""
     whole, run = begin(), begin()

@@ -38,7 +38,8 @@ def run(experiment: Experiment | Single, given: dict[str, Any]) -> None:
     where |= {"weights": Path("weights")} if "runs" in experiment.options and not given.get("evaluate") else {}
     where |= {field.name: given.pop(field.name) for field in fields(Workplace) if field.name in given}
     place = Workplace(**where)
-    check_device(place.device)
+    if check_device(place.device).type == "meta":
+        raise ValueError("the device 'meta' holds no numbers: --device cpu is always there")
     for line in experiment.run(place, **given):
         print(line)
 
