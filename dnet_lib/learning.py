@@ -168,10 +168,7 @@ class Run:
         return capture(self._parts)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to where `state_dict()` was taken; `state`, and the optimizer's own options, stay as they are.
-
-        Raises `CheckpointError` for the state of a run of another kind, which leaves this one as it was.
-        """
+        """Go back to where `state_dict()` was taken, wholly or (`CheckpointError`) not at all; options stay."""
         wholly(self, self._put, state)
 
     def _put(self, state: dict[str, Any]) -> None:
@@ -192,21 +189,20 @@ class Run:
     def options(self) -> dict[str, Any]:
         """The numbers of learning that are no settings, by name: of each group of parameters, and of `starts`."""
         self._notice()
-        groups = [
-            (f"of group {k}", group | dict.fromkeys(NUMBERS) | own)
-            for k, (group, own) in enumerate(zip(self.optimizer.param_groups, self.own, strict=False))
+        own = [
+            now | dict.fromkeys(NUMBERS) | own for now, own in zip(self.optimizer.param_groups, self.own, strict=False)
         ]
         taught = getattr(getattr(self.starts, "optimizer", None), "param_groups", [])
-        groups += [(f"of the starts' group {k}", group) for k, group in enumerate(taught)]
-        return {
-            f"{name} {where}": value for where, group in groups for name, value in group.items() if name != "params"
-        }
+        groups = [(f"group {k}", group) for k, group in enumerate(own)]
+        groups += [(f"the starts' group {k}", group) for k, group in enumerate(taught)]
+        return {f"{name} of {where}": now for where, group in groups for name, now in group.items() if name != "params"}
 
     def follow(self, settings: Settings) -> None:
         """Give the optimizer the numbers of this iteration."""
         self._notice()
         wanted: dict[str, Any] = {"lr": settings.learning_rate, "betas": settings.betas}
-        for group, own in zip((*self.optimizer.param_groups, self.optimizer.defaults), (*self.own, {}), strict=True):
+        groups = zip(self.optimizer.param_groups, self.own, strict=False)
+        for group, own in (*groups, (self.optimizer.defaults, {})):  # which tells what groups to come have of their own
             now = _numbers(wanted | own, self.iteration)
             group.update({name: value for name, value in now.items() if name in group})
 
@@ -376,9 +372,7 @@ def learner(
         begun = "without" if run.averaged is None else "with"
         raise ValueError(f"this run was begun {begun} an average of its weights: give `average` at both or at neither")
     if isinstance(run.starts, type):
-        raise TypeError(
-            f"starts must be a start, not the class {run.starts.__name__}: make one, {run.starts.__name__}(...)"
-        )
+        raise TypeError(f"starts must be a start, not a class of them: make one, {run.starts.__name__}(...)")
     for name in ("begin", "learn", "state_dict", "load_state_dict"):
         if not callable(getattr(run.starts, name, None)):
             raise TypeError(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from dnet_lib.checks import check_batch, check_kind, check_whole
 from dnet_lib.errors import DivergedError, ShapeError
 from dnet_lib.learning import GIVEN, Record, Run, Settings, learner
-from dnet_lib.resuming import resumable, wholly
+from dnet_lib.resuming import resumable
 from dnet_lib.starts import Coarser
 from dnet_lib.voxels import resample
 
@@ -69,21 +69,12 @@ class Grids:
         """Iterations that all grids have done."""
         return self.runs[-1].iteration
 
-    @property
-    def first(self) -> str | None:
-        return self.runs[-1].first
-
-    @first.setter
-    def first(self, value: str | None) -> None:
-        self.runs[-1].first = value
+    first = property(lambda self: self.runs[-1].first, lambda self, first: setattr(self.runs[-1], "first", first))
 
     def state_dict(self) -> dict[str, Any]:
         return {"grids": [run.state_dict() for run in self.runs], "iteration": self.iteration}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        wholly(self, self._put, state)
-
-    def _put(self, state: dict[str, Any]) -> None:
         for run, own in zip(self.runs, state["grids"], strict=True):
             run.load_state_dict(own)
 
@@ -107,8 +98,8 @@ def learn_grids(
     check_batch(shapes, name="the observed shapes")
     for run in runs:
         check_kind(run, Run, "runs must be Runs", "begin_grids(nets, settings) begins them")
-    grids = {f"{side}^3": run for side, run in zip(_checked([run.net for run in runs], settings), runs, strict=True)}
-    coarsest = runs[0]
+    sides = _checked([run.net for run in runs], settings)
+    coarsest, grids = runs[0], {f"{side}^3": run for side, run in zip(sides, runs, strict=True)}
     turns = {
         name: learner(
             run,

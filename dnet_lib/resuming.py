@@ -107,7 +107,7 @@ def wholly(run: Resumable, put: Callable[[dict[str, Any]], None], state: dict[st
 def remember(optimizer: torch.optim.Optimizer, state: dict[str, Any], *, but: Sequence[str] = ()) -> None:
     """Give an optimizer its memory back; its own rates and other numbers stay as they are now, `but` some."""
     own = [{k: v for k, v in group.items() if k not in ("params", *but)} for group in optimizer.param_groups]
-    for now, then in zip(own, state["param_groups"], strict=True):
+    for now, then in zip(own, state["param_groups"], strict=False):
         for name in ("amsgrad", "centered"):  # which need more memory
             if state["state"] and now.get(name) and not then.get(name):
                 raise ValueError(f"its optimizer learned without {name}")
@@ -136,8 +136,7 @@ def resumable(
                 the end
     late        write a state only when the iteration after it has shown that it is good; else at once
     belongs     what the file must belong to for this run to go on from it: data, network, ... (asked once)
-    told        settings that may differ when a run goes on; a warning names those that do, functions by their name and
-                their value at the file's last iteration
+    told        settings that may differ when a run goes on; a warning names those that do (functions by a value, too)
 
     After a `DivergedError` of a step the run and the file stand at the last good state, which the error carries. Raises
     `CheckpointError` for a file that is broken or of another run, before anything of it or of the run is changed.
@@ -279,11 +278,7 @@ def read_state(path: str | Path, device: torch.device | str = "cpu") -> tuple[di
             f"{path} cannot be read as the checkpoint of a learning run: name another file, or, if it was one, it is "
             "damaged"
         ) from error
-    if (
-        isinstance(held, list)
-        and held
-        and all(isinstance(own, dict) and {"net", "iteration"} <= {*own} for own in held)
-    ):
+    if isinstance(held, list) and held and all(isinstance(own, dict) and "iteration" in own for own in held):
         raise CheckpointError(f"{path} was written by an earlier version of the library: delete it to begin anew")
     if not isinstance(held, dict) or held.get("format") != FORMAT:
         raise CheckpointError(f"{path} is a file of torch.save, but no checkpoint of a learning run: name another file")

@@ -331,7 +331,7 @@ def test_the_slack_of_chains_is_no_centred_data():
 
 
 def test_a_start_that_is_a_class_is_named():
-    with pytest.raises(TypeError, match=r"starts must be a start, not the class Noise: make one, Noise\(\.\.\.\)"):
+    with pytest.raises(TypeError, match=r"starts must be a start, not a class of them: make one, Noise\(\.\.\.\)"):
         next(learn(Run.begin(small_net(), Noise, SETTINGS), drawn(4, 4) - 0.5, SETTINGS))
 
 

@@ -702,3 +702,13 @@ def test_a_new_group_of_an_optimizer_keeps_what_it_has_of_its_own(begun, tmp_pat
     list(learn(run, DATA, steep, checkpoint=tmp_path / "run.pt"))
     assert [group["lr"] for group in run.optimizer.param_groups] == [0.01, 0.0, 1e-3]
     assert torch.equal(still, before) and not torch.equal(slow, bias)
+
+
+def test_an_optimizer_of_fewer_groups_may_take_the_place_of_the_first():
+    own = net()
+    run = Run.begin(
+        own, chains(), SETTINGS, parameters=[{"params": own.layers.parameters()}, {"params": own.dense.bias}]
+    )
+    run.optimizer = torch.optim.SGD(own.parameters(), lr=0.5)
+    list(learn(run, DATA, SETTINGS))
+    assert [group["lr"] for group in run.optimizer.param_groups] == [SETTINGS.learning_rate]
