@@ -42,6 +42,7 @@ CUBE = "arrays of four equal sides read as (N, R, R, R): where N is last, numpy.
 _CATEGORY = re.compile(f"({'|'.join(CATEGORIES)})(?![a-z])", re.IGNORECASE)
 _TURN = re.compile(r"(?P<shape>.+_\d+)_(?P<turn>[1-9]|1[0-2])")
 _NUMBERS = ("double", "single", "logical", *(f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64)))
+_NAMES = re.compile(r"(?:labels?|class|classes|category|categories)[_-]?names?|classes|categories", re.IGNORECASE)
 _WORDS = "|".join(filter(None, SPLITS))
 _ROLES = {
     role: re.compile(rf"(?:({_WORDS})[_-]?)?(?:{words})(?:[_-]?({_WORDS}))?", re.IGNORECASE)
@@ -178,6 +179,7 @@ def plan(
 def read_file(file: Path, asked: Mapping[str, Any], bar: "tqdm[Any]") -> tuple[list[list[Any]], bytes]:
     """What a file holds, in its order and as plain as JSON: notes, problems, shapes; and the good shapes' bits."""
     events, bits = list[list[Any]](), list[bytes]()
+    kinds, graded = set[str](), False
 
     def shapes() -> Iterator[tuple[str, Found]]:
         try:
@@ -195,6 +197,7 @@ def read_file(file: Path, asked: Mapping[str, Any], bar: "tqdm[Any]") -> tuple[l
     for kind, shape in shapes():
         bar.update()
         word = (shape.split or "").strip().lower()
+        kinds, graded = kinds | {kind}, graded or shape.values.dtype.kind != "b"
         kept, part = asked["category"] or shape.category, SPLITS.get(word, word) or asked["split"]
         order, known = asked["axes"] or shape.axes, [f"{kept or 'shape'}_{part}", shape.name]
         try:
@@ -219,6 +222,7 @@ def read_file(file: Path, asked: Mapping[str, Any], bar: "tqdm[Any]") -> tuple[l
         facts = [shape.key, binary, said, len(grid), float(grid.mean()), CATEGORIES.index(kept), part, one_turn]
         events.append(["shape", *known, *facts])
         bits.append(ar.pack(grid[None]).tobytes())
+    events.append(["kinds", sorted(kinds), graded])
     if bits:
         events.append(["sha256", ar.sha256_of(file)])
     return events, b"".join(bits)
@@ -230,7 +234,7 @@ def assemble(
     """What `import_shapes` returns, of a plan and what `read_file` found in each of its files."""
     problems, notes = list[str](run["problems"]), Counter[str](run["notes"])
     numbered, rows, unclear = Counter[str](), list[tuple[Any, ...]](), dict[tuple[str, str], str]()
-    hashes = dict[str, str]()
+    hashes, kinds, graded = dict[str, str](), set[str](), False
     for file, (events, bits) in zip(run["items"], parts, strict=True):
         at = 0
         for what, *event in events:
@@ -240,6 +244,8 @@ def assemble(
                 problems.append(event[0])
             elif what == "sha256":
                 hashes[file] = event[0]
+            elif what == "kinds":
+                kinds, graded = kinds | {*event[0]}, graded or event[1]
             else:
                 group, title, *facts = event
                 numbered[group] += 1
@@ -272,6 +278,10 @@ def assemble(
     how = (occupied or "above-0.5").replace("-", " ")
     notes[f"have values other than 0 and 1: {how} is occupied"] = binaries.count(False)
     told = [f"{count} {note}" for note, count in notes.items() if count]
+    if run["options"]["keys"] and not kinds & {"arrays", "shapenets"}:
+        told.append("--key says nothing here: only .npz and .mat files hold arrays by name, and none of them was read")
+    if occupied and not graded:
+        told.append("--occupied says nothing here: all voxels are stored as full or empty")
     if empty := full.count(0):
         told.append(f"{empty} shapes are kept although none of their voxels is occupied")
     if np.mean(full) > 0.5:
@@ -314,7 +324,9 @@ def _files(paths: Sequence[Path], layout: str) -> tuple[list[Path], list[str], C
             files.append(path)
         else:
             raise FileNotFoundError(f"{path}: no such file or folder")
-    return files, [f"{error.filename}: {error.strerror}" for error in errors], notes
+    once = list({os.path.normpath(file.absolute()): file for file in files}.values())
+    notes["files were named again, and are read once"] = len(files) - len(once)
+    return once, [f"{error.filename}: {error.strerror}" for error in errors], notes
 
 
 def _first_turns(files: Sequence[Path]) -> list[Path]:
@@ -452,7 +464,7 @@ def _each(array: StoredArray) -> tuple[int, tuple[int, ...]]:
                 f"{array.name}: its shape {shape} may be (R, R, R, N): numpy.moveaxis brings N to the front"
             )
         shape = shape[:3]
-    count, *one = shape if len(shape) != 3 else (1, *shape)
+    count, *one = {0: (1,), 3: (1, *shape)}.get(len(shape), shape)
     if array.dtype.kind not in "biuf":
         what = "pickled Python objects" if array.dtype.hasobject else array.dtype
         raise ArchiveError(f"{array.name}: its voxels are {what}, not numbers")
@@ -515,6 +527,7 @@ def read_arrays(file: Path, keys: Sequence[str] = (), known: str | None = None) 
     """
     with ar.open_npz(file) as arrays:
         parts = _roles(arrays, _asked(file, keys, arrays))
+        legend, named = _legend(arrays, parts) if not known else ("", CATEGORIES)
         grids = {word: parts["voxels", word] for word in SPLITS if ("voxels", word) in parts}
         if asked := {word: names for word, names in grids.items() if {*names} & {*keys}}:
             grids = asked
@@ -524,7 +537,7 @@ def read_arrays(file: Path, keys: Sequence[str] = (), known: str | None = None) 
         if "" in grids and len(grids) > 1 and not asked:
             every = ", ".join(key for names in grids.values() for key in names)
             raise ArchiveError(f"{file}: some of {every} may hold the same shapes: choose with --key, once for each")
-        used = set[str]()
+        used = {legend}
         for word, names in grids.items():
             key = _only(file, names, lambda key: _fits(arrays[key]), keys)
             count, _ = _each(arrays[key])
@@ -536,7 +549,10 @@ def read_arrays(file: Path, keys: Sequence[str] = (), known: str | None = None) 
                 if others and not (role == "labels" and known):
                     other = _only(file, others, lambda key: arrays[key].shape[:1] == (count,), keys)  # noqa: B023
                     values = arrays[other].read()
-                    said[role] = _categories(arrays[other].name, values) if role == "labels" else _texts(values)
+                    said[role] = _categories(arrays[other].name, values, named) if role == "labels" else _texts(values)
+                    if role == "labels" and values.dtype.kind not in "US":
+                        words = ", ".join(f"{number} {name}" for number, name in enumerate(named))
+                        yield f"arrays of labels read by {legend or 'the alphabet'}: {words}"
                     if len(said[role]) != count:
                         raise ArchiveError(f"{arrays[key].name}: {count} shapes, but {len(said[role])} {role}")
                     used.add(other)
@@ -562,22 +578,39 @@ def _texts(values: NDArray[Any]) -> list[str]:
     return [str(value) for value in values.ravel()]
 
 
-def _categories(name: str, labels: NDArray[Any]) -> list[str]:
-    """Labels as category names: from names, numbers 0 to 9 in alphabetical order, or one-hot rows."""
+def _legend(arrays: Mapping[str, StoredArray], parts: dict[tuple[str, str], list[str]]) -> tuple[str, Sequence[str]]:
+    """The array that says what numbers as labels mean, and its names; "" and the ten in their order where none does.
+
+    Text beside numbers, of which no entry comes twice: it is taken out of the labels.
+    """
+    labels = [key for (role, _), keys in parts.items() if role == "labels" for key in keys]
+    for key, array in arrays.items():
+        others = any(arrays[label].dtype.kind not in "USO" for label in labels)
+        if _NAMES.fullmatch(key) and others and array.dtype.kind in "US" and len(array.shape) == 1:
+            names = _categories(key, array.read())
+            if len({*names}) == len(names):
+                for keys in parts.values():
+                    keys[:] = [other for other in keys if other != key]
+                return key, names
+    return "", CATEGORIES
+
+
+def _categories(name: str, labels: NDArray[Any], named: Sequence[str] = CATEGORIES) -> list[str]:
+    """Labels as category names: from names, numbers of those that are `named`, or one-hot rows."""
     if labels.dtype.kind in "US":
         return [label.strip().lower().replace(" ", "_") for label in _texts(labels)]
-    if labels.ndim == 2 and labels.shape[1] == len(CATEGORIES):
+    if labels.ndim == 2 and labels.shape[1] == len(named) > 1:
         if not ((labels == 0) | (labels == 1)).all() or not (labels.sum(1) == 1).all():
-            raise ArchiveError(f"{name}: its rows of ten are not one-hot")
+            raise ArchiveError(f"{name}: its rows of {len(named)} are not one-hot")
         labels = labels.argmax(1)
     labels = labels.reshape(-1) if labels.ndim < 2 or labels.shape[1:] == (1,) else labels
-    if labels.ndim != 1 or labels.dtype.kind not in "biuf" or not np.isin(labels, range(len(CATEGORIES))).all():
+    if labels.ndim != 1 or labels.dtype.kind not in "biuf" or not np.isin(labels, range(len(named))).all():
         what = f"from {labels.min()} to {labels.max()}" if labels.dtype.kind in "biuf" and labels.size else labels.dtype
         raise ArchiveError(
             f"{name}: its labels {labels.shape} are {what}, "
-            f"not numbers 0 to 9 ({' '.join(CATEGORIES)}), one-hot rows or names"
+            f"not numbers 0 to {len(named) - 1} ({' '.join(named)}), one-hot rows or names"
         )
-    return [CATEGORIES[int(label)] for label in labels]
+    return [named[int(label)] for label in labels]
 
 
 def read_mat(file: Path, keys: Sequence[str] = (), known: str | None = None) -> Iterator[Found | str]:
@@ -615,12 +648,14 @@ def read_binvox(file: Path, keys: Sequence[str] = (), known: str | None = None) 
             raise ArchiveError(f"{file}: its grid of {dims} is not cubic with at most {MAX_RESOLUTION} voxels a side")
         runs = np.frombuffer(body.removeprefix(b"\r").removeprefix(b"\n"), np.uint8)
         total = int(runs[1::2].sum(dtype=np.int64))
-        if len(runs) % 2 or total != side**3:
-            word = "truncated or damaged" if total < side**3 or len(runs) % 2 else "damaged"
+        if len(runs) % 2:
+            raise ArchiveError(f"{file}: truncated or damaged: its last run has a value and no length")
+        if total != side**3:
+            word = "truncated or damaged" if total < side**3 else "damaged"
             raise ArchiveError(f"{file}: {word}: {total:,} of {side**3:,} voxels are there")
         if runs[::2].max() > 1:
             raise ArchiveError(f"{file}: damaged: a voxel has the value {runs[::2].max()}")
-        values = np.repeat(runs[::2], runs[1::2]).reshape(side, side, side)
+        values = np.repeat(runs[::2].astype(np.bool_), runs[1::2]).reshape(side, side, side)
     yield Found(file.stem, values, *_from_path(file), axes="xzy")
 
 

@@ -18,7 +18,8 @@ FORMAT = "dnet_lib 1"
 def save_model(path: str | Path, model: Pretrained, *, half: bool = False) -> None:
     """Write a model as one safetensors file, beside and renamed. Its card must be JSON.
 
-    `half` stores the networks' weights in half precision; they are read back as float32.
+    `half` stores the networks' weights in half precision; they are read back as float32. A tensor with
+    weights beyond its range, 65504, stays as it is.
     """
     if not isinstance(model, Pretrained):
         raise TypeError(

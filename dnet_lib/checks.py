@@ -1,7 +1,7 @@
 """What arguments must be: numbers, batches, grids. What is not is refused in one sentence that says what would do."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from numbers import Integral
 from typing import Any
@@ -34,9 +34,9 @@ def check_real(
     with suppress(TypeError, ValueError, RuntimeError):
         number = math.nan if isinstance(value, str) else float(value)
     if not (low < number if above else low <= number) or not number <= high or math.isinf(number):
-        least = "positive" if above and low == 0 else f"{'above' if above else 'at least'} {low:g}"
+        least = "positive and " if above and low == 0 else f"{'above' if above else 'at least'} {low:g} and "
         most = "finite" if math.isinf(high) else f"at most {high:g}"
-        raise error(f"{name} must be {least} and {most}, not {value!r}")
+        raise error(f"{name} must be {least * (low > -math.inf)}{most}, not {value!r}")
     return number
 
 
@@ -44,6 +44,15 @@ def check_kind(value: Any, kind: Any, rule: str, way: str, *, error: type[ValueE
     """Raise an `error` that says the `rule` and the `way` out, unless `value` is of a `kind`."""
     if not isinstance(value, kind):
         raise error(f"{rule}, not {found(value)}: {way}")
+
+
+def check_learns(net: Any, given: Iterable[Any]) -> None:
+    """Raise ValueError unless there is something to learn among a network's `given` weights, or groups of them."""
+    if not any(getattr(weights, "requires_grad", True) for weights in given):
+        raise ValueError(
+            f"this {type(net).__name__} has no weights to learn: none requires a gradient. A pretrained network is for "
+            "reading only until net.train().requires_grad_()"
+        )
 
 
 def check_tensor(y: Any) -> None:
@@ -134,6 +143,8 @@ def check_occupancy(y: Tensor, *, name: str = "shapes", resolution: int | None =
     low, high = (float(value) for value in check_shapes(y, name=name, resolution=resolution).aminmax())
     if low < -1 or high > 2:
         raise ShapeError(f"{name} must be occupancy, from 0 to 1, not {low:g} to {high:g}: divide by the largest value")
+    if low < -1e-3 and bool((y == low).float().mean() > 0.1):  # which no chain's slack makes of empty voxels
+        raise ShapeError(f"{name} must be occupancy, from 0 to 1: these are centred, from {low:g}; give their .voxels")
     return y
 
 

@@ -14,7 +14,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from dnet_lib.checks import check_betas, check_kind, check_real, check_whole
+from dnet_lib.checks import check_betas, check_kind, check_learns, check_real, check_whole
 from dnet_lib.generator import Proposals, latents, regress
 from dnet_lib.processes import alike
 from dnet_lib.resuming import described, remember
@@ -50,6 +50,7 @@ class Teaching(Starts):
         check_kind(net, nn.Module, "the generator must be a torch.nn.Module", "such as a GeneratorNet")
         check_whole(num_chains, "num_chains", 1)
         rate, betas = check_real(learning_rate, "learning_rate"), check_betas(betas)
+        check_learns(net, net.parameters())
         alike(net)
         optimizer = torch.optim.Adam(net.parameters(), lr=rate, betas=betas)
         return cls(Proposals(net, centre, sigma), num_chains, optimizer)

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dnet_lib.checks import check_bounds, check_generator, check_real, check_whole
+from dnet_lib.checks import check_bounds, check_generator, check_kind, check_real, check_tensor, check_whole
 from dnet_lib.errors import ShapeError
 from dnet_lib.files import check_device
 from dnet_lib.voxels import space_to_depth
@@ -249,8 +249,8 @@ def gradients(y: Tensor) -> Iterator[Tensor]:
         if "nference tensor" not in str(error):
             raise
         raise ShapeError(
-            "this network was made in torch.inference_mode, where PyTorch keeps nothing for gradients: make or load it "
-            "outside; chains may run inside"
+            "this energy has tensors made in torch.inference_mode, where PyTorch keeps nothing for gradients: make or "
+            "load it outside; chains may run inside"
         ) from error
 
 
@@ -259,6 +259,8 @@ def hopfield_residual(y: Tensor, net: DescriptorNet) -> Tensor:
 
     `y` centred (N, 1, R, R, R); the residual has its shape. For the uniform reference the first term is absent.
     """
+    check_tensor(y)
+    check_kind(net, DescriptorNet, "net must be a DescriptorNet", "a Pretrained holds one, its .net")
     with gradients(y) as shapes:
         (decoded,) = torch.autograd.grad(net.score(shapes).sum(), shapes)
     s = net.architecture.s
@@ -272,6 +274,10 @@ class GaussianEnergy:
     mean: float | Tensor = 0.0
     variance: float | Tensor = 1.0
 
+    def __post_init__(self) -> None:
+        if not bool((torch.as_tensor(self.variance) > 0).all()):
+            raise ValueError(f"a variance must be positive, not {self.variance}")
+
     def __call__(self, y: Tensor) -> Tensor:
         return ((y - self.mean).square() / (2 * self.variance)).flatten(1).sum(1)
 
@@ -283,6 +289,12 @@ class MixtureEnergy:
     means: Tensor
     std: float = 1.0
     weights: Sequence[float] | Tensor | None = None
+
+    def __post_init__(self) -> None:
+        check_real(self.std, "std", above=True)
+        given = torch.ones(len(self.means)) if self.weights is None else torch.as_tensor(self.weights)
+        if len(given) != len(self.means) or not bool((given >= 0).all() & (given.sum() > 0)):
+            raise ValueError(f"weights must be {len(self.means)} numbers from 0, not all of them 0, not {self.weights}")
 
     def __call__(self, y: Tensor) -> Tensor:
         means = self.means.to(y)

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from dnet_lib.checks import check_kind
 from dnet_lib.errors import CheckpointError
 from dnet_lib.processes import first, meet
 
@@ -94,6 +95,7 @@ def read_tensors(path: str | Path, kind: str, *, device: torch.device | str = "c
     What fails inside the block is blamed on the file: it raises `CheckpointError` naming a missing, truncated or
     foreign file.
     """
+    check_kind(path, str | os.PathLike, "a file is named by a path", "such as 'model.safetensors'")
     where = check_device(device)
     if where.type == "meta":
         raise ValueError(
@@ -127,8 +129,10 @@ def beneath(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def weights(net: nn.Module, *, half: bool = False) -> dict[str, Tensor]:
-    """A network's tensors by name, in half precision where asked."""
-    return {name: t.half() if half and t.is_floating_point() else t for name, t in net.state_dict().items()}
+    """A network's tensors by name, in half precision where asked and where that holds them."""
+    kept = net.state_dict()
+    halves = {name: t.half() for name, t in kept.items() if half and t.is_floating_point()}
+    return kept | {name: t for name, t in halves.items() if torch.equal(t.isfinite(), kept[name].isfinite())}
 
 
 def with_weights(net: Net, tensors: dict[str, Tensor]) -> Net:

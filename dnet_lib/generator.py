@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
-from dnet_lib.checks import check_batch, check_betas, check_generator, check_kind, check_real, check_whole
+from dnet_lib.checks import check_batch, check_betas, check_generator, check_kind, check_learns, check_real, check_whole
 from dnet_lib.energy import device_of
 from dnet_lib.errors import DivergedError, ShapeError
 from dnet_lib.files import Packed, check_device, weights, with_weights
@@ -125,7 +125,7 @@ def latents(net: nn.Module, num: int, generator: Generators = None) -> Tensor:
     size = getattr(net, "latent", None)
     if not isinstance(size, int):
         raise ShapeError(f"a generator must say its `latent`, the entries of Z; this {type(net).__name__} does not")
-    return white_noise(next(net.parameters()).new_empty(num, size), generator)
+    return white_noise(next(net.parameters()).new_empty(check_whole(num, "the number of samples"), size), generator)
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +137,10 @@ class Proposals:
     sigma: float = 0.0  #: Standard deviation of eps
 
     __repr__ = brief
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "centre", check_real(self.centre, "centre", -math.inf))
+        object.__setattr__(self, "sigma", check_real(self.sigma, "sigma"))
 
     def draw(self, num_samples: int, generator: Generators = None) -> Tensor:
         """First shapes, centred (N, 1, R, R, R)."""
@@ -264,8 +268,11 @@ def alternate(
     check_kind(settings, Alternation, "settings must be an Alternation", "make it of numbers by name")
     check_whole(seed, "seed")
     check_batch(shapes, name="the observed shapes", resolution=getattr(net, "resolution", None))
+    if settings.batch_size > len(shapes):
+        raise ShapeError(f"batch_size is {settings.batch_size}, but there are only {len(shapes)} observed shapes")
     device = device_of(net)
     random, shapes = torch.Generator(device).manual_seed(seed), shapes.to(device)
+    check_learns(net, net.parameters())
     optimizer = torch.optim.Adam(net.parameters(), lr=settings.learning_rate, betas=settings.betas)
     run = Parts(net=net, optimizer=optimizer, generator=random, latent=latents(net, len(shapes), random))
 

@@ -98,7 +98,7 @@ def depth_views(occupancy: Tensor) -> Tensor:
 def turned_logits(net: nn.Module, occupancy: Tensor, *, batch_size: int = 64) -> Tensor:
     """A network's logits (N, C) of thresholded occupancy (N, 1, R, R, R), averaged over the four quarter-turns."""
     share = Share(len(occupancy))
-    parts = threshold(occupancy[share.rows].to(device_of(net))).split(batch_size)
+    parts = threshold(occupancy[share.rows].to(next(net.parameters()))).split(batch_size)
     logits = torch.cat([sum(net(torch.rot90(part, turn, (2, 3))) for turn in range(4)) / 4 for part in parts])
     return share.joined(logits)
 
@@ -136,13 +136,13 @@ def vary(occupancy: Tensor, generator: torch.Generator) -> Tensor:
     n, side, device = len(occupancy), occupancy.shape[-1], occupancy.device
 
     def uniform(low: float, high: float) -> Tensor:
-        return low + (high - low) * torch.rand(n, generator=generator, device=device)
+        return low + (high - low) * torch.rand(n, generator=generator, device=device, dtype=occupancy.dtype)
 
     free = uniform(0, 1) < 2 / 3
     angle, size = uniform(0, 2 * math.pi), torch.where(free, uniform(0.75, 1.25), 1.0)
     angle = torch.where(free, angle, (angle * 2 / math.pi).floor() * math.pi / 2)
-    mirror = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0)
-    cos, sin, zero = angle.cos() / size, angle.sin() / size, torch.zeros(n, device=device)
+    mirror = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0).to(occupancy.dtype)
+    cos, sin, zero = angle.cos() / size, angle.sin() / size, occupancy.new_zeros(n)
     move = [uniform(-4 / side, 4 / side) * free for _ in range(3)]
     rows = (1 / size, zero, zero, move[0]), (zero, cos, -sin, move[1]), (zero, mirror * sin, mirror * cos, move[2])
     matrix = torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)  # of grid_sample's order: last axis first
@@ -208,7 +208,7 @@ def fit(
         loss_sum, right = 0.0, 0
         for rows in torch.multinomial(frequency, num_batches * batch_size, True, generator=generator).split(batch_size):
             target = y[rows].to(device)
-            logits = net(vary(x[rows], generator).to(device))
+            logits = net(vary(x[rows], generator).to(next(net.parameters())))
             loss = F.cross_entropy(logits, target, label_smoothing=0.05)
             optimizer.zero_grad()
             loss.backward()

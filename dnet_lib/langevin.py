@@ -134,20 +134,21 @@ def langevin_step(
     check_kind(energy, Callable, "energy must be a function of a batch (N, ...)", "such as a DescriptorNet")
     e, g = energy_and_gradient(y, energy) if here is None else here
     check_kind(projection, Callable | None, "projection must be a function of chains", "such as hidden_voxels(mask)")
-    drift = g if projection is None else projection(g)
+    gradient_norm = g.flatten(1).norm(dim=1)
+    drift = g if projection is None else projection(g.clone() if metropolis else g)  # it may write into what it gets
     if not isinstance(drift, Tensor) or drift.shape != y.shape:
         raise ShapeError(f"this projection made {found(drift)} of chains {tuple(y.shape)}: it must keep their form")
     delta = drift * (-step_size / 2)
     if temperature > 0:
         noise = white_noise(y, generator)
         delta.add_(noise if projection is None else projection(noise), alpha=math.sqrt(step_size * temperature))
-    proposal, gradient_norm = y + delta, g.flatten(1).norm(dim=1)
+    proposal = y + delta
     if not metropolis:
         new = proposal if bounds is None else reflect(proposal, *bounds)
         return new, StepInfo(e, gradient_norm, torch.ones_like(e, dtype=torch.bool), torch.zeros_like(e), None)
 
     e_new, g_new = energy_and_gradient(proposal, energy)
-    drift_new = g_new if projection is None else projection(g_new)
+    drift_new = g_new if projection is None else projection(g_new.clone())
     log_r = log_acceptance_ratio((e, e_new), (drift, drift_new), delta, step_size, temperature)
     log_r = torch.where(log_r.isnan(), -math.inf, log_r)  # where floats overflowed on both sides
     accepted = _draw(e, generator, torch.Tensor.uniform_).log() < log_r
@@ -237,6 +238,7 @@ def _check(y: Tensor, step_size: float, temperature: float = 0.0, metropolis: bo
     if not isinstance(y, Tensor) or not y.is_floating_point() or y.ndim < 2 or y.numel() == 0:
         raise ShapeError(f"chains must be a non-empty float tensor (N, ...), not {found(y)}")
     check_real(step_size, "step_size", above=True)
+    check_kind(metropolis, bool, "metropolis must be a truth value", "give True or False")
     if check_real(temperature, "temperature") == 0 and metropolis:
         raise ValueError("Metropolis-Hastings needs a temperature above 0: at 0 there is no distribution to keep")
 

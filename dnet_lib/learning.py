@@ -23,13 +23,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from dnet_lib.checks import check_batch, check_betas, check_bounds, check_kind, check_real, check_whole
+from dnet_lib.checks import check_batch, check_betas, check_bounds, check_kind, check_learns, check_real, check_whole
 from dnet_lib.energy import DescriptorNet, check_energies, device_of
 from dnet_lib.errors import DivergedError, ShapeError
 from dnet_lib.fast import PRECISIONS, FrozenNet, freeze
 from dnet_lib.langevin import EXACT, langevin, reflect, white_noise
 from dnet_lib.processes import Share, alike, rank, share_gradients, total
-from dnet_lib.resuming import capture, described, fingerprint, reinstate, remember, resumable
+from dnet_lib.resuming import capture, described, fingerprint, reinstate, remember, resumable, wholly
 from dnet_lib.starts import PersistentData, Starts
 from dnet_lib.voxels import brief
 
@@ -82,6 +82,7 @@ class Settings:
             object.__setattr__(self, name, value)
 
 
+NUMBERS = ("lr", "betas")  #: What an optimizer has of `Settings`
 GIVEN = "settings must be Settings", "make them of numbers by name, Settings(**numbers)"
 
 
@@ -105,6 +106,7 @@ class Run:
     """Rows of the observed shapes of the iteration under way."""
     own: list[dict[str, Any]] = field(default_factory=list)
     """What each group of parameters has of its own in place of the settings'."""
+    first: str | None = field(default=None, init=False, repr=False)
     _order: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
     _aside: set[str] = field(default_factory=set, init=False)
     """Weights that could learn, and are left out: meant, or said."""
@@ -113,6 +115,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self._aside = self._left_out()
+        self.own += [{} for _ in self.optimizer.param_groups[len(self.own) :]]
 
     @classmethod
     def begin(
@@ -138,11 +141,7 @@ class Run:
         check_whole(seed, "seed")
         given: Any = (p for p in net.parameters() if p.requires_grad) if parameters is None else parameters
         given = [given] if isinstance(given, Tensor) else list(given)
-        if not given:
-            raise ValueError(
-                f"this {type(net).__name__} has no weights to learn: none requires a gradient. A pretrained network "
-                "is for reading only until net.train().requires_grad_()"
-            )
+        check_learns(net, given)
         groups = given if isinstance(given[0], dict) else [{"params": given}]
         own = [{name: value for name, value in group.items() if name != "params"} for group in groups]
         first = [
@@ -153,8 +152,11 @@ class Run:
             raise ValueError("parameters must be the network's own: a copy of it, or another network, would not learn")
         alike(net)  # every process begins with the first one's weights
         generator = torch.Generator(device_of(net)).manual_seed(seed + 1_000_003 * rank())
-        averaged = None if settings.average is None else copy.deepcopy(net).requires_grad_(False)
-        return cls(net, starts, optimizer, generator, averaged, own=own)
+        with torch.inference_mode(False), torch.no_grad():
+            averaged = None if settings.average is None else copy.deepcopy(net).requires_grad_(False)
+        run = cls(net, starts, optimizer, generator, averaged, own=own)
+        run.follow(settings)
+        return run
 
     @property
     def kept(self) -> nn.Module:
@@ -163,7 +165,7 @@ class Run:
 
     @property
     def _parts(self) -> dict[str, Any]:
-        names = ("net", "averaged", "optimizer", "starts", "generator", "_order", "iteration", "seconds")
+        names = ("net", "averaged", "optimizer", "starts", "generator", "_order", "iteration", "seconds", "first")
         return {name: getattr(self, name) for name in names}
 
     def state_dict(self) -> dict[str, Any]:
@@ -171,17 +173,42 @@ class Run:
         return capture(self._parts)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go back to where `state_dict()` was taken; `state`, and the optimizer's own options, stay as they are."""
-        parts = self._parts
-        for name, value in reinstate({k: part for k, part in parts.items() if k != "optimizer"}, state).items():
+        """Go back to where `state_dict()` was taken, wholly or (`CheckpointError`) not at all; options stay."""
+        wholly(self, self._put, state)
+
+    def _put(self, state: dict[str, Any]) -> None:
+        self._notice()  # before the state's numbers hide it
+        state = {"first": None} | state
+        if (self.averaged is None) != (state["averaged"] is None):
+            raise ValueError("one keeps an average of its weights, and the other does not")
+        for name, value in reinstate({k: v for k, v in self._parts.items() if k != "optimizer"}, state).items():
             setattr(self, name, value)
-        remember(self.optimizer, copy.deepcopy(state["optimizer"]), but=("lr", "betas"))  # these come with every step
+        remember(self.optimizer, copy.deepcopy(state["optimizer"]), but=NUMBERS)  # these come with every step
+
+    def _notice(self) -> None:
+        """Of groups that were added, what differs from the optimizer's defaults is their own."""
+        known = self.optimizer.defaults
+        for group in self.optimizer.param_groups[len(self.own) :]:
+            self.own.append({name: group[name] for name in NUMBERS if group.get(name) != known.get(name)})
+
+    def options(self) -> dict[str, Any]:
+        """The numbers of learning that are no settings, by name: of each group of parameters, and of `starts`."""
+        self._notice()
+        own = [
+            now | dict.fromkeys(NUMBERS) | own for now, own in zip(self.optimizer.param_groups, self.own, strict=False)
+        ]
+        taught = getattr(getattr(self.starts, "optimizer", None), "param_groups", [])
+        groups = [(f"group {k}", group) for k, group in enumerate(own)]
+        groups += [(f"the starts' group {k}", group) for k, group in enumerate(taught)]
+        return {f"{name} of {where}": now for where, group in groups for name, now in group.items() if name != "params"}
 
     def follow(self, settings: Settings) -> None:
         """Give the optimizer the numbers of this iteration."""
+        self._notice()
         wanted: dict[str, Any] = {"lr": settings.learning_rate, "betas": settings.betas}
-        for k, group in enumerate(self.optimizer.param_groups):
-            now = _numbers(wanted | (self.own[k] if k < len(self.own) else {}), self.iteration)
+        groups = zip(self.optimizer.param_groups, self.own, strict=False)
+        for group, own in (*groups, (self.optimizer.defaults, {})):  # which tells what groups to come have of their own
+            now = _numbers(wanted | own, self.iteration)
             group.update({name: value for name, value in now.items() if name in group})
 
     def belongs(self, data: Tensor) -> dict[str, Any]:
@@ -269,8 +296,7 @@ def learning_gradient(
     share = torch.cat([shapes.new_full((n,), 1.0) / count for n, count in zip(sizes, counts, strict=True)])
     weight, penalty = share.clone(), 2 * energy_penalty * share  # the loss is sum_i weight_i E_i + penalty_i E_i^2 / 2
     weight[len(observed) :].neg_()
-    if not any(parameter.requires_grad for parameter in net.parameters()):
-        raise ValueError(f"this {type(net).__name__} has no weights to learn: none requires a gradient")
+    check_learns(net, net.parameters())
     if frozen is None:
         with torch.enable_grad():
             energies = check_energies(net(shapes), shapes)
@@ -333,7 +359,7 @@ def learn(
         checkpoint=checkpoint,
         save_every=save_every,
         belongs=lambda: run.belongs(data),
-        told=vars(settings),
+        told=vars(settings) | run.options(),
         device=run.generator.device,
     )
 
@@ -350,6 +376,8 @@ def learner(
     if (run.averaged is None) != (settings.average is None):
         begun = "without" if run.averaged is None else "with"
         raise ValueError(f"this run was begun {begun} an average of its weights: give `average` at both or at neither")
+    if isinstance(run.starts, type):
+        raise TypeError(f"starts must be a start, not a class of them: make one, {run.starts.__name__}(...)")
     for name in ("begin", "learn", "state_dict", "load_state_dict"):
         if not callable(getattr(run.starts, name, None)):
             raise TypeError(
@@ -388,15 +416,17 @@ def learner(
                 stacklevel=4,
             )
         run.index = batches() if batches else run.next_batch(len(data), settings.batch_size)
-        observed = data[run.index]
+        try:
+            observed = data[run.index]
+        except IndexError as error:
+            raise ShapeError(f"`batches` must give rows of {len(data)} observed shapes ({error})") from error
         begun: Any = run.starts.begin(observed, run.index, run.generator)
         if not isinstance(begun, tuple) or len(begun) != 2 or not isinstance(begun[0], Tensor):
             raise TypeError(f"{type(run.starts).__name__}.begin must return (first shapes, a projection or None)")
         y, projection = begun
         if not bool(torch.isfinite(y).all()):
-            raise DivergedError(
-                f"the run diverged at iteration {here}: its chains' start is not finite. Lower the rates"
-            )
+            way = f"look at its {type(run.starts).__name__}" + ", or lower the rates" * (here > 0)
+            raise DivergedError(f"the run diverged at iteration {here}: its chains' start is not finite: {way}")
         if settings.data_noise:
             observed = observed + settings.data_noise * white_noise(observed, run.generator)
             observed = observed if bounds is None else reflect(observed, *bounds)

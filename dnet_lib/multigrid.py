@@ -27,20 +27,28 @@ def begin_grids(nets: Sequence[nn.Module], settings: Sequence[Settings], *, seed
 
     The networks are `DescriptorNet`s, or any whose `resolution` says how many entries each axis of their grid has.
     """
-    sizes = [_side(net) for net in nets]
+    sizes = _checked(nets, settings)
     check_whole(seed, "seed")
-    for own in settings if isinstance(settings, (list, tuple)) else [settings]:
-        check_kind(own, Settings, *GIVEN)
-    if not sizes or sizes != sorted(set(sizes)) or len(settings) != len(sizes):
-        raise ShapeError(f"give the grids from coarse to fine, and settings for each: not {sizes}, {len(settings)}")
-    if len({(s.num_iterations, s.batch_size) for s in settings}) > 1:
-        raise ValueError("all grids learn from the same mini-batches: num_iterations and batch_size must agree")
     runs: list[Run] = []
     below = None
     for k, (net, size, own) in enumerate(zip(nets, sizes, settings, strict=True)):
         below = Coarser(size, below)
         runs.append(Run.begin(net, below, own, seed=seed + k))
     return runs
+
+
+def _checked(nets: Sequence[nn.Module], settings: Sequence[Settings]) -> list[int]:
+    """The grids' sides; raises ShapeError or ValueError unless they ascend, and there are settings for each."""
+    sizes, given = [_side(net) for net in nets], settings if isinstance(settings, (list, tuple)) else [settings]
+    for own in given:
+        check_kind(own, Settings, *GIVEN)
+    if not sizes or sizes != sorted(set(sizes)) or given is not settings or len(given) != len(sizes):
+        raise ShapeError(
+            f"give the grids from coarse to fine, and settings for each, in a list: not {sizes}, {len(given)}"
+        )
+    if len({(s.num_iterations, s.batch_size) for s in given}) > 1:
+        raise ValueError("all grids learn from the same mini-batches: num_iterations and batch_size must agree")
+    return sizes
 
 
 def _side(net: nn.Module) -> int:
@@ -60,6 +68,8 @@ class Grids:
     def iteration(self) -> int:
         """Iterations that all grids have done."""
         return self.runs[-1].iteration
+
+    first = property(lambda self: self.runs[-1].first, lambda self, first: setattr(self.runs[-1], "first", first))
 
     def state_dict(self) -> dict[str, Any]:
         return {"grids": [run.state_dict() for run in self.runs], "iteration": self.iteration}
@@ -86,7 +96,10 @@ def learn_grids(
     Raises `DivergedError`, as `dnet_lib.learning.learn`, naming the grid; its `state` is that of all grids.
     """
     check_batch(shapes, name="the observed shapes")
-    coarsest, grids = runs[0], {f"{_side(run.net)}^3": run for run in runs}
+    for run in runs:
+        check_kind(run, Run, "runs must be Runs", "begin_grids(nets, settings) begins them")
+    sides = _checked([run.net for run in runs], settings)
+    coarsest, grids = runs[0], {f"{side}^3": run for side, run in zip(sides, runs, strict=True)}
     turns = {
         name: learner(
             run,
@@ -114,6 +127,10 @@ def learn_grids(
         checkpoint=checkpoint,
         save_every=save_every,
         belongs=lambda: {f"{name} {k}": v for name, run in grids.items() for k, v in run.belongs(shapes).items()},
-        told={f"{name} {k}": v for name, own in zip(grids, settings, strict=True) for k, v in vars(own).items()},
+        told={
+            f"{name} {k}": value
+            for (name, run), own in zip(grids.items(), settings, strict=True)
+            for k, value in (vars(own) | run.options()).items()
+        },
         device=coarsest.generator.device,
     )

@@ -1,6 +1,7 @@
 """The model that users hold: a descriptor with its prior and its chain, wherever it came from."""
 
 import copy
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import Any, Self
@@ -50,6 +51,9 @@ class Pretrained:
     prior: Prior | None  #: What the chains' first shapes are drawn from; None for white noise N(0, 1)
     settings: Chain
     card: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mean", check_real(self.mean, "mean, a number,", -math.inf))
 
     @classmethod
     def of(cls, run: Run, mean: float, prior: Prior | None, settings: Chain) -> Self:

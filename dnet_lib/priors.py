@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dnet_lib.checks import check_batch, check_whole
+from dnet_lib.checks import check_batch, check_real, check_whole
 from dnet_lib.errors import ShapeError
 from dnet_lib.files import Packed
 from dnet_lib.langevin import Generators, white_noise
@@ -43,13 +43,17 @@ class Histogram:
     def fit(cls, occupancy: Tensor, resolution: int, *, bins: int = 30) -> Self:
         """The histogram of the mean occupancies of shapes (N, 1, R, R, R), for chains on a grid of `resolution`."""
         check_batch(occupancy)
+        check_whole(bins, "bins", 1)
+        check_whole(resolution, "resolution", 1)
         levels = occupancy.flatten(1).double().mean(1).cpu()
         counts, edges = torch.histogram(levels, bins)
         return cls(edges.to(occupancy), counts.to(occupancy), resolution, float(levels.mean()))
 
     def draw(self, num_samples: int, generator: Generators = None) -> Tensor:
         """First shapes, centred (N, 1, R, R, R): a bin by its count, a level evenly within it."""
-        u, v = torch.special.ndtr(white_noise(self.edges.new_empty(num_samples, 2), generator)).unbind(1)
+        u, v = torch.special.ndtr(
+            white_noise(self.edges.new_empty(check_whole(num_samples, "the number of samples"), 2), generator)
+        ).unbind(1)
         total = self.counts.cumsum(0)
         bin = torch.searchsorted(total, u * total[-1], right=True).clamp(max=len(total) - 1)
         level = torch.lerp(self.edges[bin], self.edges[bin + 1], v)
@@ -85,6 +89,9 @@ class CoarseGaussian:
     """w (K,), m (K, rank) and L (K, rank, rank), lower triangular; None for one Gaussian."""
 
     __repr__ = brief
+
+    def __post_init__(self) -> None:
+        check_real(self.temperature, "temperature")
 
     @classmethod
     def fit(
@@ -126,7 +133,10 @@ class CoarseGaussian:
 
     def draw(self, num_samples: int, generator: Generators = None) -> Tensor:
         """First shapes on the descriptor's grid, centred (N, 1, R, R, R)."""
-        x = math.sqrt(self.temperature) * white_noise(self.mean.new_empty(num_samples, len(self.factor)), generator)
+        noise = white_noise(
+            self.mean.new_empty(check_whole(num_samples, "the number of samples"), len(self.factor)), generator
+        )
+        x = math.sqrt(self.temperature) * noise
         if self.mixture is not None:
             weights, means, factors = self.mixture
             u = torch.special.ndtr(white_noise(self.mean.new_empty(num_samples, 1), generator))

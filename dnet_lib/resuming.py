@@ -31,6 +31,8 @@ Record = TypeVar("Record")
 class Resumable(Protocol):
     """A run: what one iteration changes, all of it in `state_dict`."""
 
+    first: str | None  #: What stands for its first weights, known from its first iteration on
+
     @property
     def iteration(self) -> int:
         """Iterations done."""
@@ -47,6 +49,8 @@ class Resumable(Protocol):
 class Parts:
     """A run of named parts: modules, optimizers, schedules, generators, and plain values that a step may set anew."""
 
+    first: str | None = None
+
     def __init__(self, **parts: Any):
         self.iteration = 0
         self.names = ("iteration", *parts)
@@ -59,7 +63,8 @@ class Parts:
         return capture({name: getattr(self, name) for name in self.names})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        vars(self).update(reinstate({name: getattr(self, name) for name in self.names}, state))
+        parts = {name: getattr(self, name) for name in self.names}
+        wholly(self, lambda own: vars(self).update(reinstate(parts, own)), state)
 
 
 def capture(parts: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,9 +90,27 @@ def reinstate(parts: Mapping[str, Any], states: Mapping[str, Any]) -> dict[str, 
     return plain
 
 
+def wholly(run: Resumable, put: Callable[[dict[str, Any]], None], state: dict[str, Any]) -> None:
+    """`put` a state into a run wholly or, where it does not fit, not at all: then `CheckpointError`."""
+    with torch.inference_mode(False), torch.no_grad():  # what is put may have to learn
+        before = run.state_dict()
+        try:
+            put(state)
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            put(before)
+            if isinstance(error, CheckpointError):
+                raise
+            why = f"it holds no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+            raise CheckpointError(f"this is the state of another run ({why}): nothing was taken from it") from error
+
+
 def remember(optimizer: torch.optim.Optimizer, state: dict[str, Any], *, but: Sequence[str] = ()) -> None:
     """Give an optimizer its memory back; its own rates and other numbers stay as they are now, `but` some."""
     own = [{k: v for k, v in group.items() if k not in ("params", *but)} for group in optimizer.param_groups]
+    for now, then in zip(own, state["param_groups"], strict=False):
+        for name in ("amsgrad", "centered"):  # which need more memory
+            if state["state"] and now.get(name) and not then.get(name):
+                raise ValueError(f"its optimizer learned without {name}")
     optimizer.load_state_dict(state)
     for group, numbers in zip(optimizer.param_groups, own, strict=True):
         group.update(numbers)
@@ -113,7 +136,7 @@ def resumable(
                 the end
     late        write a state only when the iteration after it has shown that it is good; else at once
     belongs     what the file must belong to for this run to go on from it: data, network, ... (asked once)
-    told        settings that may differ when a run goes on; a warning names those that do
+    told        settings that may differ when a run goes on; a warning names those that do (functions by a value, too)
 
     After a `DivergedError` of a step the run and the file stand at the last good state, which the error carries. Raises
     `CheckpointError` for a file that is broken or of another run, before anything of it or of the run is changed.
@@ -125,8 +148,8 @@ def resumable(
         if Path(checkpoint).is_dir():
             raise CheckpointError(f"{checkpoint} is a folder: name a file in it")
         check_folders(Path(os.path.realpath(checkpoint)).parent)
-        first = None if run.iteration else weights_of(run.state_dict())
-        about = {"belongs": belongs(), "told": plain(told or {}), "first": first}
+        about = {"belongs": belongs(), "told": told or {}}
+    about["first"] = run.first if run.iteration else weights_of(run.state_dict())
     known = checkpoint is not None and Path(checkpoint).exists()
     if checkpoint is not None and known:
         resume(run, checkpoint, about, device)
@@ -154,6 +177,7 @@ def resumable(
         except BaseException:
             run.load_state_dict(before)
             raise
+        run.first = about["first"] if before["iteration"] == 0 else run.first
         now = run.iteration == num_iterations or (not late and run.iteration % save_every == 0)
         good = run.state_dict() if now else candidate
         if checkpoint is not None and (due or now):
@@ -164,33 +188,38 @@ def resumable(
 def resume(run: Resumable, checkpoint: str | Path, about: dict[str, Any], device: torch.device | str) -> None:
     """Let a run go on from its file; a run that is further than the file stays where it is."""
     state, written = read_state(checkpoint, device)
+    refusal = "{0} is the checkpoint of another run ({1}): give this run a file of its own"
     ours, theirs = about["belongs"], written.get("belongs", {})
     differ = [f"{k}: {theirs.get(k)}, not {ours.get(k)}" for k in {**theirs, **ours} if theirs.get(k) != ours.get(k)]
     if differ:
-        raise CheckpointError(
-            f"{checkpoint} is the checkpoint of another run ({'; '.join(differ)}): give this run a file of its own"
-        )
-    ours, theirs = about["told"], written.get("told", {})
+        raise CheckpointError(refusal.format(checkpoint, "; ".join(differ)))
+    first, about["first"] = about["first"], written.get("first")  # what is written again
+    strange, own = None not in (first, about["first"]) and first != about["first"], run.iteration
+    if strange and own:
+        why = f"it did not begin with the first weights of this one, which has done {own} iterations"
+        raise CheckpointError(refusal.format(checkpoint, why))
+    ours, theirs = plain(about["told"], state["iteration"]), written.get("told", {})
     changed = [f"{k} {ours[k]} (before: {theirs[k]})" for k in ours if k in theirs and theirs[k] != ours[k]]
     if changed:
         warnings.warn(f"{checkpoint} goes on with other settings: {', '.join(changed)}", stacklevel=4)
-    first, about["first"] = about["first"], written.get("first")  # what is written again
-    if None not in (first, about["first"]) and first not in (about["first"], *map(partial(weights_of, state), KEPT)):
+    if strange and first not in map(partial(weights_of, state), KEPT):
         warnings.warn(
             f"{checkpoint} goes on with the weights that it holds: this network's are neither those nor those it began "
             "with. To learn from these, give the run a file of its own",
             stacklevel=4,
         )
-    if state["iteration"] < run.iteration:
+    if state["iteration"] < own:
         return
-    before = run.state_dict()
+    if own and weights_of(state) != weights_of(run.state_dict()):
+        warnings.warn(
+            f"{checkpoint} goes on from its own iteration {state['iteration']}: this run's {own} iterations led "
+            "elsewhere, and are dropped. To go on from them, give the run a file of its own",
+            stacklevel=4,
+        )
     try:
-        run.load_state_dict(state)
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        run.load_state_dict(before)
-        raise CheckpointError(
-            f"{checkpoint} is the checkpoint of another run ({error}): give this run a file of its own"
-        ) from error
+        wholly(run, run.load_state_dict, state)
+    except CheckpointError as error:
+        raise CheckpointError(refusal.format(checkpoint, error.__cause__ or error)) from error
 
 
 def weights_of(state: Any, name: str = "net") -> str:
@@ -222,7 +251,7 @@ def check_readable(state: Mapping[str, Any]) -> None:
 
 def write_state(state: dict[str, Any], path: str | Path, about: Mapping[str, Any]) -> None:
     """Write a run's state beside `path`, then rename; of several processes the first writes what all of them hold."""
-    held = gathered(dict(about) | {"state": state})
+    held = gathered(dict(about) | {"told": plain(about.get("told", {}), state["iteration"]), "state": state})
     if rank() == 0:
         buffer = io.BytesIO()
         torch.save({"format": FORMAT, "processes": held}, buffer)
@@ -249,12 +278,12 @@ def read_state(path: str | Path, device: torch.device | str = "cpu") -> tuple[di
             f"{path} cannot be read as the checkpoint of a learning run: name another file, or, if it was one, it is "
             "damaged"
         ) from error
-    if isinstance(held, list):
+    if isinstance(held, list) and held and all(isinstance(own, dict) and "iteration" in own for own in held):
         raise CheckpointError(f"{path} was written by an earlier version of the library: delete it to begin anew")
-    if not whole or not isinstance(held, dict) or held.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{path} is damaged, or no checkpoint of a learning run: name another file, or delete it if it was one"
-        )
+    if not isinstance(held, dict) or held.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is a file of torch.save, but no checkpoint of a learning run: name another file")
+    if not whole:
+        raise CheckpointError(f"{path} is damaged: name another file, or delete it to begin anew")
     count = len(held["processes"])
     if count != world():
         raise CheckpointError(f"{path} was written by {count} processes, and these are {world()}: start as many")
@@ -262,10 +291,13 @@ def read_state(path: str | Path, device: torch.device | str = "cpu") -> tuple[di
     return own.pop("state"), own
 
 
-def plain(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Settings as text that is the same in every process; functions by their names."""
+def plain(settings: Mapping[str, Any], done: int = 0) -> dict[str, str]:
+    """Settings as text that is the same in every process; functions by their names and their last value."""
+    last = max(done - 1, 0)
     return {
-        name: getattr(value, "__qualname__", "") if callable(value) and not is_dataclass(value) else repr(value)
+        name: f"{getattr(value, '__qualname__', '')} ({value(last)!r} at iteration {last})"
+        if callable(value) and not is_dataclass(value)
+        else repr(value)
         for name, value in settings.items()
     }
 

@@ -157,9 +157,11 @@ class Persistent(_Remembered):
         check_real(self.std, "std")
         if self.per_iteration is not None:
             check_whole(self.per_iteration, "per_iteration", 1)
+            if self.per_iteration > len(self.chains):
+                raise ShapeError(f"per_iteration is {self.per_iteration}, but there are only {len(self.chains)} chains")
 
     def begin(self, observed: Tensor, index: Tensor, generator: torch.Generator | None) -> Begun:
-        count = min(self.per_iteration or len(self.chains), len(self.chains))
+        count = self.per_iteration or len(self.chains)
         order = torch.randperm(len(self.chains), generator=generator, device=self.chains.device)
         self._slots = order[:count]
         y = self.chains[self._slots]

@@ -118,6 +118,7 @@ def coarsen(occupancy: Tensor, scale: int, *, filled: float = 0.25) -> Tensor:
 
     A quarter (the default) keeps one-voxel panels and the legs of chairs, which a plain half would lose.
     """
+    filled = check_real(filled, "filled, a share,", high=1, error=ShapeError)
     return (down_scale(occupancy, scale) >= filled - 1e-6).to(occupancy.dtype)
 
 

@@ -59,7 +59,7 @@ dnet_lib/langevin.py test_samplers test_langevin test_projections test_fast test
         for i in range(first, first + num_chains))
         for i in range(num_chains))
     projection of the noise only
-        drift = g if projection is None else projection(g)
+        drift = g if projection is None else projection(g.clone() if metropolis else g)
         drift = g
     projection of the drift only
         noise if projection is None else projection(noise)
@@ -71,7 +71,7 @@ dnet_lib/langevin.py test_samplers test_langevin test_projections test_fast test
         e_new + work - slope)
         e_new + work)
     acceptance without the projection on the way back
-        drift_new = g_new if projection is None else projection(g_new)
+        drift_new = g_new if projection is None else projection(g_new.clone())
         drift_new = g_new
     acceptance without the temperature
         (drift, drift_new), delta, step_size, temperature)
@@ -97,6 +97,9 @@ dnet_lib/langevin.py test_samplers test_langevin test_projections test_fast test
     reflection that clamps
         (low + torch.minimum(phase, 2 * width - phase)).clamp(low, high)
         y.clamp(low, high)
+    a start outside that is clamped
+        reflect(y.detach(), *bounds)
+        y.detach().clamp(*bounds)
     reflection that wraps around
         torch.minimum(phase, 2 * width - phase)
         torch.remainder(phase, width)
@@ -151,8 +154,8 @@ dnet_lib/learning.py test_learning test_starts test_completion test_fast
         "betas": settings.betas}
         "betas": (0.9, 0.999)}
     learning rate stays the first
-        if k < len(self.own) else {}), self.iteration)
-        if k < len(self.own) else {}), 0)
+        _numbers(wanted | own, self.iteration)
+        _numbers(wanted | own, 0)
     temperature stays the first
         settings.temperature(here)
         settings.temperature(0)

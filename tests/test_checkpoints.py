@@ -240,6 +240,19 @@ def test_half_precision_rounds_the_weights_of_every_network_and_nothing_else(kin
     assert all(t.dtype != torch.half for name, t in kept.items() if name.endswith((".edges", ".counts", ".factor")))
 
 
+def test_weights_beyond_half_precision_are_kept_as_they_are(tmp_path):
+    """And an infinity that was there stays, in half precision, what it was."""
+    saved = model()
+    with torch.no_grad():
+        saved.net.dense.weight.fill_(7e4)
+        saved.net.dense.bias.fill_(math.inf)
+    save_model(tmp_path / "m.safetensors", saved, half=True)
+    kept, net = load_file(tmp_path / "m.safetensors"), load_model(tmp_path / "m.safetensors").net
+    assert torch.equal(net.dense.weight, saved.net.dense.weight) and torch.equal(net.dense.bias, saved.net.dense.bias)
+    assert kept["net.dense.weight"].dtype == torch.float32 and kept["net.layers.0.weight"].dtype == torch.half
+    assert kept["net.dense.bias"].dtype == torch.half
+
+
 def test_a_loaded_generator_still_infers(tmp_path):
     save_model(tmp_path / "m.safetensors", grown("generator"))
     net, own = load_model(tmp_path / "m.safetensors").prior.net, grown("generator").prior.net

@@ -19,6 +19,7 @@ from dnet_lib import (
     Corrupted,
     Decay,
     DescriptorNet,
+    DivergedError,
     Fresh,
     GaussianEnergy,
     GeneratorNet,
@@ -27,6 +28,7 @@ from dnet_lib import (
     Noise,
     Persistent,
     PersistentData,
+    Proposals,
     Run,
     Settings,
     ShapeError,
@@ -54,7 +56,8 @@ from dnet_lib import (
     up_scale,
 )
 from dnet_lib.baselines.denoiser import AutoEncoder, Denoiser, learn_to_denoise
-from dnet_lib.checks import check_real, check_whole
+from dnet_lib.checks import check_occupancy, check_real, check_whole
+from dnet_lib.energy import hopfield_residual
 from dnet_lib.features import logistic_regression
 from dnet_lib.files import atomic_write
 from dnet_lib.generator import Alternation, Layout, alternate
@@ -68,6 +71,13 @@ SETTINGS = Settings(1, 1, 0.1, batch_size=2)
 
 BOX = np.zeros((2, 1, 8, 8, 8), np.float32)
 LAYOUT = Layout(4, 3, (4,), (1, 2), 3, batch_norm=False)
+
+
+CENTRED = drawn(2, 8, 0.25) - 0.25
+
+
+def fitted(**options):
+    return CoarseGaussian.fit(drawn(5, 4), 2, rank=2, **options)
 
 
 def student():
@@ -158,6 +168,50 @@ REFUSED = {
     "net must be a torch.nn.Module, not GaussianEnergy": lambda: Run.begin(GAUSS, Noise(2), SETTINGS),
     "run must be a Run, not DescriptorNet: Run.begin": lambda: next(learn(small_net(), Y, SETTINGS)),
     "must be occupancy, from 0 to 1, not 0 to 255: divide": lambda: small_model().revise(255 * drawn(2, 8)),
+    "must be occupancy, from 0 to 1: these are centred, from -0.25; give": lambda: small_model().revise(CENTRED),
+    "visible voxels must be occupancy.* centred": lambda: small_model().recover(CENTRED, drawn(2, 8, seed=3) > 0),
+    "low-resolution shapes must be occupancy.* centred": lambda: small_model().super_resolve(
+        CENTRED[..., :8:2, ::2, ::2]
+    ),
+    "metropolis must be a truth value, not str: give True or False": lambda: sampled(metropolis="no"),
+    "metropolis must be a truth value, not int": lambda: langevin_step(Y, GAUSS, step_size=0.1, metropolis=1),
+    "sigma must be at least 0 and finite, not -1.0": lambda: Teaching.begin_with(student(), sigma=-1.0),
+    "centre must be finite, not nan": lambda: Teaching.begin_with(student(), float("nan")),
+    "mean, a number, must be finite, not None": lambda: replace(small_model(), mean=None),
+    "a variance must be positive, not -1.0": lambda: GaussianEnergy(0.0, -1.0),
+    "a variance must be positive, not tensor": lambda: GaussianEnergy(0.0, torch.tensor([1.0, 0.0])),
+    "std must be positive and finite, not 0.0": lambda: MixtureEnergy(Y[:, 0, 0, 0], std=0.0),
+    r"weights must be 3 numbers from 0, .*not \[-1, 0.5, 1\]": lambda: MixtureEnergy(
+        Y[:, 0, 0, 0], weights=[-1, 0.5, 1]
+    ),
+    r"weights must be 3 numbers from 0, .*not \[1, 2\]": lambda: MixtureEnergy(Y[:, 0, 0, 0], weights=[1, 2]),
+    r"weights must be 3 numbers from 0, .*not \[0, 0, 0\]": lambda: MixtureEnergy(Y[:, 0, 0, 0], weights=[0, 0, 0]),
+    "temperature must be at least 0 and finite, not nan": lambda: fitted(temperature=float("nan")),
+    "temperature must be at least 0 and finite, not -1.0": lambda: fitted(temperature=-1.0),
+    "filled, a share, must be at least 0 and at most 1, not 50.0": lambda: coarsen(drawn(2, 4), 2, filled=50.0),
+    "batch_size is 400, but there are only 3 observed": lambda: next(
+        alternate(student(), drawn(3, 4), Alternation(1, 1, batch_size=400))
+    ),
+    "per_iteration is 100, but there are only 3 chains": lambda: Persistent(Y, per_iteration=100),
+    "bins must be a whole number, at least 1, not 3.5": lambda: Histogram.fit(drawn(5, 4), 4, bins=3.5),
+    "resolution must be a whole number, at least 1, not 4.5": lambda: Histogram.fit(drawn(5, 4), 4.5),
+    "the number of samples must be .* at least 0, not -1": lambda: fitted().draw(-1),
+    "the number of samples must be .* at least 0, not 2.5": lambda: Histogram.fit(drawn(5, 4), 4).draw(2.5),
+    "the number of samples must be .* at least 0, not '3'": lambda: Proposals(student()).draw("3"),
+    "`batches` must give rows of 3 observed shapes": lambda: next(
+        learn(runs(), CENTRED[:, :, :4, :4, :4][[0, 1, 0]], SETTINGS, batches=lambda: torch.tensor([0, 3]))
+    ),
+    "this GeneratorNet has no weights to learn.*until net.train": lambda: Teaching.begin_with(
+        student().requires_grad_(False)
+    ),
+    "this GeneratorNet has no weights to learn.*requires_grad_": lambda: next(
+        alternate(student().requires_grad_(False), drawn(3, 4), Alternation(1, 1, batch_size=2))
+    ),
+    "shapes must be a tensor, not ndarray: convert with": lambda: hopfield_residual(BOX, small_net()),
+    r"net must be a DescriptorNet, not Pretrained: a Pretrained holds one, its \.net": lambda: hopfield_residual(
+        Y, small_model()
+    ),
+    "a file is named by a path, not NoneType: such as": lambda: load_model(None),
 }
 
 
@@ -265,6 +319,34 @@ def test_operations_on_grids_ask_for_tensors(operation):
 def test_what_cannot_be_meant_is_refused_by_name(message):
     with pytest.raises(ValueError, match=message):
         REFUSED[message]()
+
+
+def test_the_slack_of_chains_is_no_centred_data():
+    """Voxels a little below 0, of any number, and few of one and the same value."""
+    y = drawn(2, 8, 0.25)
+    for slack in (0.05 * torch.randn(y.shape), -0.3 * (torch.rand(y.shape) < 0.05), -1e-5):
+        assert check_occupancy(y + slack) is not None
+    with pytest.raises(ShapeError, match="centred"):
+        check_occupancy(down_scale(y, 2) * (drawn(2, 4, 0.5) > 0) - 0.1)
+
+
+def test_a_start_that_is_a_class_is_named():
+    with pytest.raises(TypeError, match=r"starts must be a start, not a class of them: make one, Noise\(\.\.\.\)"):
+        next(learn(Run.begin(small_net(), Noise, SETTINGS), drawn(4, 4) - 0.5, SETTINGS))
+
+
+@pytest.mark.parametrize("mean", [np.float32(0.25), torch.tensor(0.25), 0.25])
+def test_a_mean_of_any_kind_is_a_number(mean, tmp_path):
+    model = replace(small_model(), mean=mean)
+    save_model(tmp_path / "m.safetensors", model)
+    assert type(model.mean) is float and load_model(tmp_path / "m.safetensors").mean == 0.25
+
+
+def test_a_start_that_is_not_finite_is_not_blamed_on_rates_before_anything_was_learned():
+    bad = Fresh(Constant(), 2)
+    bad.prior.level = float("nan")
+    with pytest.raises(DivergedError, match=r"iteration 0: its chains' start is not finite: look at its Fresh\. The"):
+        next(learn(Run.begin(small_net(), bad, SETTINGS), drawn(4, 4) - 0.5, SETTINGS))
 
 
 def test_whole_numbers_and_reals_of_any_kind_are_taken():
@@ -403,8 +485,10 @@ def test_files_and_networks_that_are_no_models_say_what_to_do(tmp_path):
 class Constant:
     """A prior of the user's own, with a tensor."""
 
+    level = 0.0
+
     def draw(self, num_samples, generator=None):
-        return torch.zeros(num_samples, 1, 8, 8, 8)
+        return torch.full((num_samples, 1, 8, 8, 8), self.level)
 
 
 def test_a_model_with_a_prior_of_ones_own_is_copied():

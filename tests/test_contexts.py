@@ -140,6 +140,10 @@ def test_what_was_made_in_inference_mode_says_so():
             next(learn(begun, data, SETTINGS))
     with pytest.raises(ShapeError, match=r"made in torch\.inference_mode.*make or load it outside"):
         sample(torch.zeros(1, 1, 4, 4, 4), net, num_steps=1, step_size=0.1, fast=False)
+    with torch.inference_mode():
+        matrix = torch.eye(2)
+    with pytest.raises(ShapeError, match=r"^this energy has tensors made in torch\.inference_mode"):
+        sample(ORIGIN, lambda y: (y @ matrix * y).sum(1), num_steps=1, step_size=0.1)
     run = Run.begin(small_net(), Persistent(noise(3, 4)), SETTINGS)
     with torch.inference_mode(), pytest.raises(ValueError, match=r"nothing can be learned in torch\.inference_mode"):
         next(learn(run, data, SETTINGS))

@@ -64,7 +64,9 @@ def test_arrays_with_splits(tmp_path, dtype, channel):
     assert archive.labels.tolist() == [2, 0, 6, 2, 9] and archive.split.tolist() == ["train"] * 3 + ["test"] * 2
     assert archive.names[0] == "chair_train_0001" and archive.manifest["dataset"] == "set"
     said = "shapes of the layout 'arrays', axes xyz, from"
-    assert notes == [f"3 {said} X_train into train", f"2 {said} X_test into test"]
+    told, *others = notes
+    assert others == [f"3 {said} X_train into train", f"2 {said} X_test into test"]
+    assert told.startswith("2 arrays of labels read by the alphabet: 0 bathtub, 1 bed, 2 chair,")
 
 
 @pytest.mark.parametrize(
@@ -190,6 +192,8 @@ def test_one_bad_file_is_named_and_the_rest_goes_on(tmp_path):
     (place / "chair_9.binvox").write_bytes(b"#binvox 1\n")
     (place / "chair_10.binvox").write_bytes(binvox_bytes(GRIDS[0])[:-1])
     np.save(place / "chair_11.npy", np.zeros((2, 3)))
+    np.save(place / "chair_22.npy", np.array(3))
+    (place / "chair_23.binvox").write_bytes(binvox_bytes(GRIDS[0]) + b"\1")
     np.save(place / "chair_12.npy", np.array([{}], object))
     (place / "chair_13.npy").write_bytes(b"")
     (place / "chair_14.npy").write_bytes(b"\x93NUMPY\x01\x00\x10\x00" + b"(((((((((((((((\n" + bytes(64))
@@ -216,6 +220,8 @@ def test_one_bad_file_is_named_and_the_rest_goes_on(tmp_path):
         "chair_9": "not a binvox file",
         "chair_10": "truncated",
         "chair_11": r"shape \(2, 3\)",
+        "chair_22": r"shape \(\) is not \(N, R, R, R\)",
+        "chair_23": "its last run has a value and no length",
         "chair_12": "pickled",
         "chair_13": "damaged",
         "chair_14": "damaged: its header",
@@ -230,7 +236,7 @@ def test_one_bad_file_is_named_and_the_rest_goes_on(tmp_path):
     assert said.keys() == words.keys()
     for name, pattern in words.items():
         assert re.search(pattern, said[name]), said[name]
-        assert ("truncated" in said[name]) == (name in ("chair_5", "chair_10")), said[name]
+        assert ("truncated" in said[name]) == (name in ("chair_5", "chair_10", "chair_23")), said[name]
 
 
 def test_bad_arrays_are_refused_by_name(tmp_path):
@@ -455,7 +461,7 @@ def test_what_was_not_read_is_said(tmp_path):
     np.savez(tmp_path / "a.npz", X_train=STORED, **labels)
     _, grids, problems, notes = read(tmp_path / "a.npz")
     assert np.array_equal(grids, GRIDS) and not problems
-    assert notes[:2] == [
+    assert notes[1:3] == [
         "1 arrays class_map left out: pickled Python objects, never loaded",
         "1 arrays X_more left out",
     ]
@@ -474,6 +480,49 @@ def test_what_was_not_read_is_said(tmp_path):
     (tmp_path / "tree/link").symlink_to(tmp_path / "tree/bed")
     notes = read(tmp_path / "tree")[3]
     assert {"1 .txt files left out", "2 .off files left out"} < {*notes} and "1 links to folders" in " ".join(notes)
+
+
+@pytest.mark.parametrize("key", ["label_names", "classes", "class_names", "Categories"])
+@pytest.mark.parametrize("kind", ["numbers", "one-hot"])
+def test_names_in_the_file_say_what_its_numbers_mean(tmp_path, key, kind):
+    """In any order and any case, some of the ten or all; what lies beyond them is left out by name."""
+    words = ["Toilet", "night stand", "CHAIR", "bathtub", "lamp"]
+    numbers = np.array([words.index(word) for word in ("CHAIR", "Toilet", "CHAIR", "bathtub", "night stand")])
+    labels = np.eye(5, dtype=int)[numbers] if kind == "one-hot" else numbers
+    np.savez(tmp_path / "a.npz", voxels=GRIDS, labels=labels, **{key: np.array(words)})
+    archive, grids, problems, notes = read(tmp_path / "a.npz")
+    assert np.array_equal(grids, GRIDS) and archive.labels.tolist() == LABELS.tolist() and not problems
+    assert f"1 arrays of labels read by {key}: 0 toilet, 1 night_stand, 2 chair, 3 bathtub, 4 lamp" in notes
+    assert not any("left out" in note for note in notes)
+    if kind == "numbers":
+        np.savez(tmp_path / "b.npz", voxels=GRIDS, labels=[4, 0, 0, 0, 0], **{key: np.array(words)})
+        assert "none of the ten categories" in read(tmp_path / "b.npz")[2][0]
+        np.savez(tmp_path / "c.npz", voxels=GRIDS, labels=LABELS, **{key: np.array(words)})
+        refused(tmp_path / "c.npz", r"from 0 to 9, not numbers 0 to 4 \(toilet night_stand chair bathtub lamp\)")
+        assert len(read(tmp_path / "c.npz", category="bed")[1]) == 5
+
+
+def test_what_is_named_twice_is_read_once_and_is_no_other_turn(tmp_path):
+    (tmp_path / "tree/chair").mkdir(parents=True)
+    for k in range(2):
+        np.save(tmp_path / f"tree/chair/{k}.npy", GRIDS[k])
+    again = tmp_path / "tree/chair/../chair/0.npy"
+    for turns in ("first", "all"):
+        archive, problems, notes = import_shapes([tmp_path / "tree", tmp_path / "tree/chair", again], turns=turns)
+        assert np.array_equal(archive.grids(), GRIDS[:2]) and not problems
+        assert "3 files were named again, and are read once" in notes and not any("turns" in note for note in notes)
+
+
+def test_options_that_apply_to_nothing_say_so(tmp_path):
+    np.save(tmp_path / "bed.npy", GRIDS[0])
+    (tmp_path / "bed.binvox").write_bytes(binvox_bytes(GRIDS[0]))
+    for name in ("bed.npy", "bed.binvox"):
+        _, grids, _, notes = read(tmp_path / name, keys=["x"], occupied="negative")
+        assert np.array_equal(grids, GRIDS[:1]), "a stored truth is no value"
+        assert sum("says nothing here" in note for note in notes) == 2
+    np.savez(tmp_path / "bed.npz", voxels=GRIDS[:1].astype(float))
+    notes = read(tmp_path / "bed.npz", keys=["voxels"], occupied="positive")[3]
+    assert not any("says nothing" in note for note in notes)
 
 
 def test_of_several_arrays_that_fit_the_key_chooses(tmp_path):

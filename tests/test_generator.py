@@ -374,7 +374,7 @@ def test_a_checkpoint_of_another_alternation_is_named(other, tmp_path):
         path.write_bytes(path.read_bytes()[:100])
     net = tiny(channels=(3, 3)) if other == "network" else tiny()
     with pytest.raises(ValueError, match=r"mine\.pt"):
-        next(alternate(net, SHAPES[: 5 if other == "shapes" else 7], Alternation(20), checkpoint=path))
+        next(alternate(net, SHAPES[: 5 if other == "shapes" else 7], Alternation(20, batch_size=4), checkpoint=path))
 
 
 @pytest.mark.parametrize("num_steps", [0, 3])

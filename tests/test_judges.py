@@ -55,6 +55,23 @@ def test_opposite_views_see_opposite_faces():
 
 
 @pytest.mark.parametrize("name", NETS)
+def test_a_judge_reads_any_floats_and_learns_under_any_default(name):
+    y, labels = drawn(8, 32, 0.2), torch.arange(8) % 2
+    judge = Judge(name, NETS[name](2).eval(), tuple("ab"), 1.0, {})
+    assert torch.equal(judge.logits(y.double()), judge.logits(y))
+    learned = []
+    for default in (torch.float32, torch.float64):
+        torch.manual_seed(0)
+        net = NETS[name](2)
+        torch.set_default_dtype(default)
+        try:
+            learned.append(next(fit(net, y, labels, labels + torch.arange(8) > 6, num_epochs=1, batch_size=3)))
+        finally:
+            torch.set_default_dtype(torch.float32)
+    assert learned[0].loss == pytest.approx(learned[1].loss, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", NETS)
 def test_a_judge_does_not_care_for_quarter_turns(name):
     torch.manual_seed(0)
     judge = Judge(name, NETS[name](10).eval(), tuple("abcdefghij"), 1.0, {})

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from problems import seeded
+from problems import equal, seeded
 
 from dnet_lib import (
     Architecture,
@@ -219,6 +219,20 @@ def test_what_an_unadjusted_step_reports():
     torch.testing.assert_close(info.energy, energy)
     torch.testing.assert_close(info.gradient_norm, gradient.flatten(1).norm(dim=1))
     assert info.accepted.all() and (info.log_acceptance == 0).all()
+
+
+@pytest.mark.parametrize("metropolis", [False, True])
+def test_a_projection_may_write_into_what_it_gets(metropolis):
+    """The chain, and all that its steps report, is that of a projection that makes a copy."""
+    mask, y = (torch.arange(8.0) % 2).expand(8, 8, 8), torch.randn(4, 1, 8, 8, 8, generator=seeded())
+
+    def chain(projection):
+        options = {"num_steps": 6, "step_size": 0.1, "metropolis": metropolis, "generator": seeded(1)}
+        return [(z, *info[:4]) for z, info in langevin(y, net8(), projection=projection, **options)]
+
+    kept = chain(lambda t: t * mask)
+    torch.testing.assert_close(kept[0][2], energy_and_gradient(y, net8())[1].flatten(1).norm(dim=1))
+    assert equal(chain(lambda t: t.mul_(mask)), kept)
 
 
 # -- mixtures against quadrature ---------------------------------------------------------------------------------------
@@ -435,6 +449,15 @@ def test_chains_begun_outside_the_walls_come_in(metropolis):
     y = sample(y, Slope(), num_steps=100, step_size=0.05, metropolis=metropolis, generator=seeded(1))
     assert y.min() >= -0.3 - 1e-6 and y.max() <= 0.7 + 1e-6
     assert kolmogorov(y, Slope().cdf) < KOLMOGOROV
+
+
+@pytest.mark.parametrize("metropolis", [False, True])
+def test_a_start_outside_is_folded_and_not_clamped(metropolis):
+    """Mirrored at the wall it has passed, of a range from -0.3 to 0.7, as often as need be."""
+    y = torch.tensor([[1.0, -0.5, 0.2, 1.75, 0.7]], dtype=torch.float64)
+    step = {"step_size": 1e-20, "metropolis": metropolis, "generator": seeded()}
+    folded = torch.tensor([[0.4, -0.1, 0.2, -0.25, 0.7]], dtype=torch.float64)
+    torch.testing.assert_close(langevin_step(y, Slope(), **step)[0], folded, rtol=0, atol=1e-8)
 
 
 # -- bad input ---------------------------------------------------------------------------------------------------------

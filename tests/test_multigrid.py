@@ -10,6 +10,7 @@ from problems import drawn, equal, seeded, told
 
 from dnet_lib import (
     Architecture,
+    CheckpointError,
     DescriptorNet,
     DivergedError,
     Pretrained,
@@ -222,12 +223,39 @@ def test_a_diverged_grid_is_named_and_the_last_good_state_kept(mad, save_every, 
 def test_grids_in_the_wrong_order_are_named(sizes, count):
     with pytest.raises(ShapeError, match="from coarse to fine, and settings for each"):
         begin(nets(sizes), [ONE] * count)
+    with pytest.raises(ShapeError, match="from coarse to fine, and settings for each"):
+        next(learn([Run.begin(net, Coarser(1), ONE) for net in nets(sizes)], DATA, [ONE] * count))
+
+
+def test_one_settings_is_no_list_of_them():
+    for use in (lambda: begin(nets((4,)), ONE), lambda: next(learn(begin(nets((4,)), [ONE]), DATA, ONE))):
+        with pytest.raises(ShapeError, match=r"settings for each, in a list: not \[4\], 1"):
+            use()
+    with pytest.raises(ValueError, match="runs must be Runs, not DescriptorNet: begin_grids"):
+        next(learn(nets((4,)), DATA, [ONE]))
+
+
+def test_grids_know_whose_file_they_find(tmp_path):
+    """Begun from other weights they are refused; in the same process they go on."""
+    path, pair = tmp_path / "run.pt", [ONE, ONE]
+    runs = begin(nets((4, 6)), pair)
+    for stop in (3, None):
+        for records in learn(runs, DATA, pair, checkpoint=path, save_every=2):
+            if records[0].iteration == stop:
+                break
+    other = begin(nets((4, 6), std=0.06), pair)
+    next(learn(other, DATA, pair))
+    with pytest.raises(CheckpointError, match=r"run\.pt is the checkpoint of another run .*has done 1 iterations"):
+        next(learn(other, DATA, pair, checkpoint=path))
 
 
 @pytest.mark.parametrize("changed", [{"batch_size": 3}, {"num_iterations": 9}])
 def test_grids_must_share_their_batches(changed):
+    """When they begin, and when they learn."""
     with pytest.raises(ValueError, match="num_iterations and batch_size must agree"):
         begin(nets((4, 6)), [ONE, replace(ONE, **changed)])
+    with pytest.raises(ValueError, match="num_iterations and batch_size must agree"):
+        next(learn(begin(nets((4, 6)), [ONE, ONE]), DATA, [ONE, replace(ONE, **changed)]))
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def test_what_is_trained_is_published_and_judged_again_alike(tmp_path, preset, n
 
 
 def test_all_methods_get_the_same_time_and_finished_runs_are_kept(tmp_path, monkeypatch):
-    finest = replace(FINEST, architecture=TINY, settings=SHORT, num_chains=8, sampling=Chain(2, 0.02))
+    finest = replace(FINEST, architecture=TINY, settings=SHORT, num_chains=8, per_iteration=4, sampling=Chain(2, 0.02))
     small = {"multigrid": SMALL_GRIDS, "plain": finest, "teaching": SMALL_TEACHING}
     monkeypatch.setattr(budget, "GRIDS", SMALL_GRIDS)
     monkeypatch.setattr(budget, "METHODS", {name: (budget.METHODS[name][0], preset) for name, preset in small.items()})
@@ -240,6 +240,8 @@ def test_what_cannot_be_had_is_named_before_anything_is_learned(small, tmp_path,
             command(monkeypatch, "synthesis", "--iterations", wrong, "--data", "furniture", *folders(tmp_path))
     with pytest.raises(SystemExit, match="reproduce: there is no device 'nothing' here"):
         command(monkeypatch, "synthesis", "--device", "nothing", "--data", "furniture", *folders(tmp_path))
+    with pytest.raises(SystemExit, match="reproduce: the device 'meta' holds no numbers: --device cpu"):
+        command(monkeypatch, "synthesis", "--device", "meta", "--data", "furniture", *folders(tmp_path))
     with pytest.raises(SystemExit, match=r"there are no weights at .*toilet"):
         command(monkeypatch, "synthesis", "--evaluate", "--category", "toilet", "--weights", tmp_path)
     assert not list(tmp_path.rglob("*.*"))

@@ -144,6 +144,73 @@ def test_first_weights_that_a_checkpoint_did_not_begin_with_are_said_once(tmp_pa
         )
 
 
+def test_a_run_with_iterations_of_its_own_is_not_replaced_by_a_strangers_file_nor_replaces_it(tmp_path):
+    path = tmp_path / "mine.pt"
+    list(learn(begin(), DATA, replace(SETTINGS, num_iterations=3), checkpoint=path))
+    content = path.read_bytes()
+    for done in (2, 3, 4):
+        run = other()
+        list(learn(run, DATA, replace(SETTINGS, num_iterations=done)))
+        before = run.state_dict()
+        with pytest.raises(CheckpointError, match=rf"mine\.pt is the checkpoint of another run .*has done {done} iter"):
+            next(learn(run, DATA, SETTINGS, checkpoint=path))
+        assert equal(run.state_dict(), before) and path.read_bytes() == content
+    again = begin()
+    again.load_state_dict(read_state(path)[0])  # a state knows where it comes from
+    assert len(list(learn(again, DATA, SETTINGS, checkpoint=path))) == 3
+
+
+def test_iterations_that_led_elsewhere_are_not_dropped_in_silence(tmp_path):
+    """The very same iterations without a file lead to what the file holds, and nothing is said."""
+    path, short = tmp_path / "mine.pt", replace(SETTINGS, num_iterations=3)
+    list(learn(begin(), DATA, short, checkpoint=path))
+    same, run = begin(), begin()
+    list(learn(same, DATA, short))
+    list(learn(run, DATA, replace(short, num_iterations=2, learning_rate=0.5)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert list(learn(same, DATA, short, checkpoint=path)) == []
+    with pytest.warns(UserWarning, match=r"from its own iteration 3: this run's 2 iterations led elsewhere"):
+        list(learn(run, DATA, short, checkpoint=path))
+
+
+def averaging(count: int = 5) -> Run:
+    return begin(replace(SETTINGS, average=0.9), chains(count))
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "why"),
+    [
+        (begin, averaging, "one keeps an average of its weights"),
+        (averaging, begin, "one keeps an average of its weights"),
+        (averaging, lambda: averaging(4), r"its chains are \(4, .*and these are \(5"),
+        (averaging, lambda: begin(replace(SETTINGS, average=0.9), channels=5), "size mismatch"),
+        (begin, lambda: part(begin(), "layers"), "parameter group"),
+    ],
+)
+def test_the_state_of_another_kind_of_run_leaves_a_run_as_it_was(ours, theirs, why):
+    source, run = theirs(), ours()
+    list(learn(source, DATA, replace(SETTINGS, average=0.9 if source.averaged else None)))
+    before = run.state_dict()
+    for state in (source.state_dict(), {}):
+        with pytest.raises(CheckpointError, match=f"this is the state of another run .*{why if state else 'holds no'}"):
+            run.load_state_dict(state)
+        assert equal(run.state_dict(), before)
+
+
+def test_a_run_begun_and_restored_in_inference_mode_learns_on():
+    settings = replace(SETTINGS, average=0.9)
+    whole, own = begin(settings), net()
+    list(learn(whole, DATA, settings))
+    with torch.inference_mode():
+        run = Run.begin(own, chains(), settings)
+    list(learn(run, DATA, replace(settings, num_iterations=3)))
+    with torch.inference_mode():
+        run.load_state_dict(run.state_dict())
+    list(learn(run, DATA, settings))
+    assert equal(run.state_dict(), whole.state_dict())
+
+
 def test_a_teachers_student_of_other_first_weights_is_said(tmp_path):
     settings, path = replace(SETTINGS, num_iterations=1), tmp_path / "mine.pt"
 
@@ -210,6 +277,13 @@ def test_a_file_of_an_earlier_version_is_refused_by_name(tmp_path):
     path.write_bytes(buffer.getvalue())
     with pytest.raises(CheckpointError, match=r"old\.pt was written by an earlier version"):
         next(learn(begin(), DATA, SETTINGS, checkpoint=path))
+
+
+@pytest.mark.parametrize("content", [[1, 2], [], {"a": 1}, [{"a": 1}], torch.zeros(2)], ids=str)
+def test_any_other_file_of_torch_is_no_checkpoint_and_not_to_be_deleted(content, tmp_path):
+    torch.save(content, tmp_path / "mine.pt")
+    with pytest.raises(CheckpointError, match=r"mine\.pt is a file of torch\.save, but no checkpoint.*another file$"):
+        next(learn(begin(), DATA, SETTINGS, checkpoint=tmp_path / "mine.pt"))
 
 
 def test_breaking_off_between_saves_does_not_roll_back(tmp_path):
@@ -359,6 +433,57 @@ def test_an_optimizer_keeps_its_own_options_when_it_resumes(tmp_path):
     with pytest.warns(UserWarning, match="num_iterations"):
         list(learn(second, DATA, SETTINGS, checkpoint=tmp_path / "run.pt"))
     assert [group["weight_decay"] for group in second.optimizer.param_groups] == [0.0]
+
+
+def one_group(**options) -> Run:
+    own = net()
+    return Run.begin(own, chains(), SETTINGS, parameters=[{"params": own.parameters()} | options])
+
+
+def taught(rate: float) -> Run:
+    return begin(starts=Teaching.begin_with(GeneratorNet(LAYOUT, generator=seeded()), 0.4, learning_rate=rate))
+
+
+CHANGES = {
+    r"weight_decay of group 0 0\.5 \(before: 0\.25\)$": lambda new: (
+        one_group(weight_decay=0.5 if new else 0.25),
+        SETTINGS,
+    ),
+    r"lr of group 0 0\.5 \(before: None\)$": lambda new: (one_group(**({"lr": 0.5} if new else {})), SETTINGS),
+    r"lr of the starts' group 0 0\.5 \(before: 0\.25\)$": lambda new: (taught(0.5 if new else 0.25), SETTINGS),
+    r"lambda> \(0\.0 at iteration 2\) \(before: .*lambda> \(0\.1 at iteration 2\)\)$": lambda new: (
+        begin(),
+        replace(SETTINGS, learning_rate=(lambda i: 0.0) if new else (lambda i: 0.1)),
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_every_number_that_changed_is_said(change, tmp_path):
+    def once(new: bool) -> None:
+        run, settings = CHANGES[change](new)
+        for record in learn(run, DATA, settings, checkpoint=tmp_path / "run.pt", save_every=1):
+            if record.iteration == 4 and not new:
+                break  # the file holds 3 iterations
+
+    once(False)
+    with pytest.warns(UserWarning, match=f"goes on with other settings: .*{change}") as said:
+        once(True)
+    assert len(said) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        once(True)
+
+
+def test_memory_that_an_optimizer_never_had_is_not_read(tmp_path):
+    path = tmp_path / "run.pt"
+    list(learn(one_group(), DATA, SETTINGS, checkpoint=path))
+    with (
+        pytest.raises(CheckpointError, match=r"of another run \(its optimizer learned without amsgrad\)"),
+        pytest.warns(UserWarning, match="amsgrad of group 0 True"),
+    ):
+        next(learn(one_group(amsgrad=True), DATA, SETTINGS, checkpoint=path))
+    assert len(list(learn(one_group(amsgrad=True), DATA, SETTINGS))) == 6
 
 
 # -- the loop itself ---------------------------------------------------------------------------------------------------
@@ -557,3 +682,33 @@ def test_a_new_group_of_an_optimizer_follows_the_settings():
     before = own[0].clone()
     list(learn(run, DATA, SETTINGS))
     assert not torch.equal(own[0], before) and run.optimizer.param_groups[1]["lr"] == SETTINGS.learning_rate
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_new_group_of_an_optimizer_keeps_what_it_has_of_its_own(begun, tmp_path):
+    """Added before or after the first step, and resumed: a rate of zero, and the optimizer's own default rate."""
+    own = net()
+    own.requires_grad_(False)
+    own.dense.requires_grad_()
+    steep = replace(SETTINGS, learning_rate=0.01)
+    run = Run.begin(own, chains(), steep)
+    if begun:
+        next(learn(run, DATA, steep))
+    still, slow = (own.layers[0].weight.requires_grad_(), own.layers[0].bias.requires_grad_())
+    for parameter, rate in ((still, 0.0), (slow, 1e-3)):
+        run.optimizer.add_param_group({"params": [parameter], "lr": rate})
+    before, bias = still.clone(), slow.clone()
+    run.load_state_dict(run.state_dict())
+    list(learn(run, DATA, steep, checkpoint=tmp_path / "run.pt"))
+    assert [group["lr"] for group in run.optimizer.param_groups] == [0.01, 0.0, 1e-3]
+    assert torch.equal(still, before) and not torch.equal(slow, bias)
+
+
+def test_an_optimizer_of_fewer_groups_may_take_the_place_of_the_first():
+    own = net()
+    run = Run.begin(
+        own, chains(), SETTINGS, parameters=[{"params": own.layers.parameters()}, {"params": own.dense.bias}]
+    )
+    run.optimizer = torch.optim.SGD(own.parameters(), lr=0.5)
+    list(learn(run, DATA, SETTINGS))
+    assert [group["lr"] for group in run.optimizer.param_groups] == [SETTINGS.learning_rate]

@@ -49,7 +49,8 @@ def run(experiment: Experiment | Single, given: dict[str, Any]) -> None:
             nowhere = stack.enter_context(Path(os.devnull).open("w"))
             stack.enter_context(redirect_stdout(nowhere))
             stack.enter_context(redirect_stderr(nowhere))
-        check_device(place.device)
+        if check_device(place.device).type == "meta":
+            raise ValueError("the device 'meta' holds no numbers: --device cpu is always there")
         for line in experiment.run(place, **given):
             print(line)
 
