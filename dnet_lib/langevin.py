@@ -238,7 +238,7 @@ def _check(y: Tensor, step_size: float, temperature: float = 0.0, metropolis: bo
     if not isinstance(y, Tensor) or not y.is_floating_point() or y.ndim < 2 or y.numel() == 0:
         raise ShapeError(f"chains must be a non-empty float tensor (N, ...), not {found(y)}")
     check_real(step_size, "step_size", above=True)
-    check_kind(metropolis, bool, "metropolis must be a truth value", "give True or False")
+    check_kind(metropolis, bool | np.bool_, "metropolis must be a truth value", "give True or False")
     if check_real(temperature, "temperature") == 0 and metropolis:
         raise ValueError("Metropolis-Hastings needs a temperature above 0: at 0 there is no distribution to keep")
 

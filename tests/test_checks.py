@@ -350,6 +350,7 @@ def test_a_start_that_is_not_finite_is_not_blamed_on_rates_before_anything_was_l
 
 
 def test_whole_numbers_and_reals_of_any_kind_are_taken():
+    assert sampled(metropolis=np.float64(1) > 0).shape == Y.shape
     settings = Settings(np.int64(3), np.int32(2), np.float32(0.5), batch_size=np.int8(2), average=torch.tensor(0.5))
     assert settings == Settings(3, 2, 0.5, batch_size=2, average=0.5) and type(settings.num_steps) is int
     assert noise(2, np.int64(3)).shape == (2, 1, 3, 3, 3) and noise(2, (3,)).shape == (2, 3)
