@@ -157,7 +157,7 @@ class Separable:
         self.scratch = dict[str, Tensor]() if scratch is None else scratch
         self.fold = 1 < g.stride <= g.kernel and g.in_channels < 128
         self.g = g = g.folded() if self.fold else g
-        self.given, self.storage, self.maps = 0, dict[str, Tensor](), dtype
+        self.given, self.storage = 0, dict[str, Tensor]()
         algorithm, _ = METHODS[choice.method]
         axes = [[as_real(t) for t in algorithm(choice.m, g.taps, axis)] for axis in range(3)]
         self.c = c = axes[1][0].shape[1]
@@ -170,14 +170,14 @@ class Separable:
         # Complex numbers: the phases are summed over as channels are. Otherwise each phase is a product of its own.
         self.parts, self.width = (1, parts * g.in_channels) if c == 2 else (parts, g.in_channels)
 
-        def put(t: Tensor) -> Tensor:
-            return t.to(self.device, dtype).contiguous()
+        def put(t: Tensor, kind: torch.dtype = dtype) -> Tensor:
+            return t.to(self.device, kind).contiguous()
 
         self.into, self.spread, self.back = [], [], []  # B for each phase and part of a complex number; G; A
         for axis, (a, w, b) in enumerate(axes):
             real = 1 if axis == 0 else c
             self.into.append([[put(b[:, :, t, i].flatten(0, 1)) for i in range(real)] for t, _ in self.cuts])
-            self.spread.append(put(w[..., :real].transpose(2, 3).flatten(2).flatten(0, 1)).float())
+            self.spread.append(put(w[..., :real].transpose(2, 3).flatten(2).flatten(0, 1), torch.float32))
             self.back.append(put(a[:, :real].transpose(0, 1).flatten(2).flatten(0, 1)))
 
     def _buffer(self, name: str, *shape: int) -> Tensor:

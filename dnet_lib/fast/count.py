@@ -17,7 +17,7 @@ FLOP, BYTE, CALL = 7e-12, 6e-11, 2e-5
 about 140 GFLOP/s, 17 GB/s and 20 microseconds, as one thread of a server has them. Only their ratios matter."""
 BFLOAT16 = 6.0  #: So many times faster are products of bfloat16 numbers
 LANES, ROWS = 16, 16
-"""Kernels compute 16 channels at a time, be there fewer or not; one of few rows wastes as much as 16 more cost."""
+"""Kernels compute so many channels at a time, be there fewer or not; a product takes the time of so many more rows."""
 DOUBT = 0.8  #: An algorithm must count at most this share of the direct convolution: counts err
 WORTH = 0.02  #: Convolutions that take fewer seconds in all steps are left to PyTorch as they are
 

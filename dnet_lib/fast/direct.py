@@ -26,8 +26,8 @@ again."""
 
 def sound(channels: int, taps: int, dtype: torch.dtype) -> int:
     """How many channels to give a convolution of some: more where oneDNN's kernels for AMX are wrong (`findings`)."""
-    wrong = dtype == torch.bfloat16 and channels < 16 and channels % 2 == 0 and channels * taps in range(64, 512, 32)
-    return 16 if wrong else channels
+    wrong = dtype == torch.bfloat16 and channels < 16 and channels % 2 == 0
+    return 16 if wrong and channels * taps > 32 and channels * taps % 32 == 0 else channels
 
 
 class Group:
@@ -57,9 +57,7 @@ class Group:
             for f, axis in zip(first, self.cuts, strict=True)
         ]
         samples = samples[..., : self.width]
-        if (
-            self.width == g.stride * g.in_channels > g.stride and samples.is_contiguous()
-        ):  # rows along z: phases are neighbours there
+        if self.width == g.stride * g.in_channels > g.stride and samples.is_contiguous():  # rows along z in one piece
             start = g.before - g.stride * first[2]
             along[2] = [(slice(start, start + g.side), slice(None))]
             samples = samples.flatten(3).unflatten(3, (-1, g.in_channels))
@@ -79,7 +77,7 @@ class Direct:
 
     def __init__(self, g: Geometry, device: torch.device | str, dtype: torch.dtype = torch.float32):
         self.g = self.whole = g
-        self.device, self.dtype, self.maps, self.given = torch.device(device), dtype, dtype, 0
+        self.device, self.dtype, self.given = torch.device(device), dtype, 0
         whole, each = slice(0, g.stride), [slice(p, p + 1) for p in range(g.stride)]
         together = [Group(g, (whole, whole, whole))]
         apart = [group for x in each for y in each if (group := Group(g, (x, y, whole))).read]
@@ -134,9 +132,8 @@ class Direct:
         """The gradient with respect to the weights; after `forward`."""
         g, da = self.g, self._last(da.permute(3, 4, 0, 1, 2))
         total = torch.zeros(g.channels, *[g.stride] * 3, g.in_channels, *[g.taps] * 3, device=self.device)
-        ones, zeros, which = [1] * 3, [0] * 3, (False, True, False)
+        ones, zeros, which, backward = [1] * 3, [0] * 3, (False, True, False), torch.ops.aten.convolution_backward
         for group, x, weight in zip(self.groups, self.inputs, self.weights, strict=True):
-            backward = torch.ops.aten.convolution_backward
             _, dw, _ = backward(da, x, weight, None, ones, zeros, ones, False, zeros, 1, which)
             part = group.of(total)
             part += dw[:, : group.width].reshape(part.shape)

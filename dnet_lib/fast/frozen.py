@@ -1,9 +1,9 @@
 """The frozen-weight fast path: a `DescriptorNet` whose weights stand still, with the same energy and gradient for less.
 
 During a chain the weights do not change, so whatever is done to them once is shared by all its steps. `FrozenNet`
-transforms the weights of each convolution once and then evaluates it, and its gradient, as `fast.convolutions`
-explains: by Toom-Cook, by DFT, or directly, whichever `cost` counts as cheapest. There is no autograd in it, and no
-large tensor is allocated from step to step.
+transforms the weights of each convolution once and then evaluates it, and its gradient, as `fast.convolutions` and
+`fast.direct` explain: by Toom-Cook, by DFT, or by PyTorch's own without strides, as `count` finds cheapest. There
+is no autograd in it, and the inputs of convolutions lie in buffers that are kept from step to step.
 """
 
 import math
@@ -96,7 +96,7 @@ class FrozenNet:
         self.activation, self.lock = net.architecture.activation, RLock()
         # glibc hands freed memory back to the system, to be fetched anew page by page at the next step, unless it has
         # seen as large a block freed before.
-        torch.empty(2**25 - 2**16, dtype=torch.uint8)
+        torch.empty(2**25 - 2**16, dtype=torch.uint8, device="cpu")
         self.refresh()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -146,7 +146,7 @@ class FrozenNet:
 
     def energy(self, y: Tensor) -> Tensor:
         """E(Y; theta) of eq. (3): (N, 1, R, R, R), centred -> (N,). No graph: for autograd there is the network."""
-        return self.net.reference(y.detach()) - self.score(y)
+        return self._reference(y.detach()) - self.score(y)
 
     __call__ = energy
 
@@ -167,6 +167,7 @@ class FrozenNet:
         return self._reference(y) - torch.cat(scores), gradient
 
     def _reference(self, y: Tensor) -> Tensor:
+        """The network's `reference`, without a copy of y."""
         s = self.net.architecture.s
         return self.net.reference(y) if s is None else torch.linalg.vecdot(y.flatten(1), y.flatten(1)) / (2 * s**2)
 
@@ -177,7 +178,7 @@ class FrozenNet:
         energies: list[Tensor] = []
         for part, w, p in zip(self._blocks(y), *(t.chunk(self._num_blocks(y)) for t in (weight, penalty)), strict=True):
             score, gave, last = self._forward(part)
-            energies.append(self.net.reference(part) - score)
+            energies.append(self._reference(part) - score)
             up = -(w + p * energies[-1])[:, None]  # of the scores
             total["dense.bias"] += up.sum()
             total["dense.weight"] += (last * up).sum(3).permute(3, 0, 1, 2).reshape(1, -1)
@@ -203,14 +204,14 @@ class FrozenNet:
     def _forward(self, y: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
         """The scores; what each convolution gave; the last feature maps. Maps are (X, Y, Z, N, channels)."""
         h, gave, activate = y.permute(2, 3, 4, 0, 1), list[Tensor](), ACTIVATE[self.activation]
-        h = h.to(self.layers[0].maps)
+        h = h.to(self.layers[0].dtype)
         self._begin(len(y))
         for layer in self.layers:
-            inside = gave and len(layer.slots) == 1 and h.dtype == layer.maps
-            if gave and not inside:  # as a whole, where it lies in one piece
+            straight = gave and len(layer.slots) == 1
+            if gave and not straight:  # as a whole, where it lies in one piece
                 h = activate(h, torch.empty_like(h))
             for where, slot in layer.slots:
-                activate(h[where], slot) if inside else slot.copy_(h[where])
+                activate(h[where], slot) if straight else slot.copy_(h[where])
             h = layer.forward()
             gave.append(h)
         h = activate(h, torch.empty_like(h)).float()

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from dnet_lib.errors import CheckpointError
 from dnet_lib.learning import Settings
 from dnet_lib.presets import FINEST, GRIDS, TEACHING, changed
 from dnet_lib.processes import num_processes
@@ -66,26 +65,19 @@ def reproduce(place: Workplace, *, category: str = "sofa", minutes: float = MINU
         raise ValueError("this compares algorithms by the time of one core: start it without torchrun")
     torch.set_num_threads(1)
     sets = place.splits(category, GRIDS.architecture.resolution)
-    facts: Facts = {"runs": [], "metrics": {}, "paper": {}}
     presets = {name: changed(preset, "constant", constant) for name, (_, preset) in METHODS.items()}
     about: Facts = {
         "preset": json.loads(json.dumps({name: asdict(preset) for name, preset in presets.items()}, default=repr)),
         "dataset": source(sets[0], category=category, num_train=len(sets[0])),
         "minutes": minutes,
     }
-    if (path := place.results / EXPERIMENT / f"{category}.json").exists():
-        facts |= place.known(EXPERIMENT, category)
-        if others := [name for name, value in about.items() if facts.get(name, value) != value]:
-            raise CheckpointError(
-                f"{path} holds runs of another {' and '.join(others)}: name another folder for results"
-            )
+    facts = place.begun(EXPERIMENT, category, about)
     done = {(run["method"], run["seed"]) for run in facts["runs"]}
     seeds = range(place.seed, place.seed + NUM_SEEDS)
     for method, seed in [(name, seed) for seed in seeds for name in METHODS if (name, seed) not in done]:
         here, (begin, _) = replace(place, seed=seed), METHODS[method]
         facts["runs"].append(trace(method, begin(presets[method], sets[0], here), category, sets, here, minutes))
         facts |= place.made(60 * minutes * len(facts["runs"]))
-        facts |= about
         for name in WANTED:
             for which in METHODS:
                 ends = [run[name][-1] for run in facts["runs"] if run["method"] == which]

@@ -13,7 +13,7 @@ from torch import Tensor
 from dnet_lib import __version__
 from dnet_lib.checkpoints import RESULTS, WEIGHTS, load_model, load_results, save_results
 from dnet_lib.data import ShapeSet, load_shapes
-from dnet_lib.errors import DataError
+from dnet_lib.errors import CheckpointError, DataError
 from dnet_lib.pretrained import Pretrained
 from dnet_lib.processes import num_processes
 
@@ -67,6 +67,16 @@ class Workplace:
             if (folder / experiment / f"{category}.json").exists():
                 return load_results(experiment, folder=folder)[category]
         return {}
+
+    def begun(self, experiment: str, category: str, about: Facts) -> Facts:
+        """Results that grow run by run: those so far, which must be `about` the same; else none yet."""
+        path = self.results / experiment / f"{category}.json"
+        known = self.known(experiment, category) if path.exists() else {}
+        if others := [name for name, value in about.items() if known.get(name, value) != value]:
+            raise CheckpointError(
+                f"{path} holds runs of another {' and '.join(others)}: name another folder for results"
+            )
+        return {"runs": [], "metrics": {}, "paper": {}} | known | about
 
     def save(self, experiment: str, category: str, facts: Facts) -> Facts:
         """Write a results file; returns what it holds."""
