@@ -42,8 +42,12 @@ CUBE = "arrays of four equal sides read as (N, R, R, R): where N is last, numpy.
 _CATEGORY = re.compile(f"({'|'.join(CATEGORIES)})(?![a-z])", re.IGNORECASE)
 _TURN = re.compile(r"(?P<shape>.+_\d+)_(?P<turn>[1-9]|1[0-2])")
 _NUMBERS = ("double", "single", "logical", *(f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64)))
-_NAMES = re.compile(r"(?:labels?|class|classes|category|categories)[_-]?names?|classes|categories", re.IGNORECASE)
 _WORDS = "|".join(filter(None, SPLITS))
+_NAMES = re.compile(
+    r"(?:(?:labels?|class|classes|category|categories|target)[ _-]?(?:names?|map)|idx_to_class|class_to_idx|classes"
+    rf"|categories)(?:[_-]?(?:{_WORDS}))?",
+    re.IGNORECASE,
+)
 _ROLES = {
     role: re.compile(rf"(?:({_WORDS})[_-]?)?(?:{words})(?:[_-]?({_WORDS}))?", re.IGNORECASE)
     for role, words in {
@@ -586,7 +590,12 @@ def _legend(arrays: Mapping[str, StoredArray], parts: dict[tuple[str, str], list
     labels = [key for (role, _), keys in parts.items() if role == "labels" for key in keys]
     for key, array in arrays.items():
         others = any(arrays[label].dtype.kind not in "USO" for label in labels)
-        if _NAMES.fullmatch(key) and others and array.dtype.kind in "US" and len(array.shape) == 1:
+        if _NAMES.fullmatch(key) and others and array.dtype.kind in "US":
+            if max(array.shape, default=0) != math.prod(array.shape):
+                raise ArchiveError(
+                    f"{array.name}: may say what the labels' numbers mean, and is no list of text: save it as one, the "
+                    "name of label 0 first, or leave it out, and numbers are read by the alphabet"
+                )
             names = _categories(key, array.read())
             if len({*names}) == len(names):
                 for keys in parts.values():
@@ -598,7 +607,7 @@ def _legend(arrays: Mapping[str, StoredArray], parts: dict[tuple[str, str], list
 def _categories(name: str, labels: NDArray[Any], named: Sequence[str] = CATEGORIES) -> list[str]:
     """Labels as category names: from names, numbers of those that are `named`, or one-hot rows."""
     if labels.dtype.kind in "US":
-        return [label.strip().lower().replace(" ", "_") for label in _texts(labels)]
+        return [re.sub("[ -]", "_", label.strip().lower()) for label in _texts(labels)]
     if labels.ndim == 2 and labels.shape[1] == len(named) > 1:
         if not ((labels == 0) | (labels == 1)).all() or not (labels.sum(1) == 1).all():
             raise ArchiveError(f"{name}: its rows of {len(named)} are not one-hot")

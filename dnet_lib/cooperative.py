@@ -35,6 +35,9 @@ class Teaching(Starts):
 
     __repr__ = brief
 
+    def __post_init__(self) -> None:
+        check_whole(self.num_chains, "num_chains", 1)
+
     @classmethod
     def begin_with(
         cls,
@@ -48,7 +51,6 @@ class Teaching(Starts):
     ) -> Self:
         """Teach `net`, a generator, by Adam with the rates of section 6.4; `centre` is the training shapes' mean."""
         check_kind(net, nn.Module, "the generator must be a torch.nn.Module", "such as a GeneratorNet")
-        check_whole(num_chains, "num_chains", 1)
         rate, betas = check_real(learning_rate, "learning_rate"), check_betas(betas)
         check_learns(net, net.parameters())
         alike(net)

@@ -116,7 +116,9 @@ def _locate(name: str | Path, resolution: int) -> Path:
                 f"make it once with: dnet-data modelnet10 --resolution {resolution} (or, from a copy of your own: "
                 f"dnet-data import FILE --name modelnet10 --resolution {resolution})"
             ) from None
+        imported = cache_folder() / f"{Path(name).name}_{resolution}.npz"
         known = "choose 'furniture', 'modelnet10' or the path of a voxel archive"
+        known += f", such as {imported}" * imported.exists()
         raise DataError(f"unknown dataset {name!r}: {known}") from None
     except (OSError, ValueError):
         pass  # `_read` says what it is

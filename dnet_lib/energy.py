@@ -19,7 +19,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dnet_lib.checks import check_bounds, check_generator, check_kind, check_real, check_tensor, check_whole
+from dnet_lib.checks import (
+    check_batch,
+    check_bounds,
+    check_generator,
+    check_kind,
+    check_real,
+    check_tensor,
+    check_whole,
+)
 from dnet_lib.errors import ShapeError
 from dnet_lib.files import check_device
 from dnet_lib.voxels import space_to_depth
@@ -275,8 +283,11 @@ class GaussianEnergy:
     variance: float | Tensor = 1.0
 
     def __post_init__(self) -> None:
-        if not bool((torch.as_tensor(self.variance) > 0).all()):
+        mean, variance = torch.as_tensor(self.mean), torch.as_tensor(self.variance)
+        if not bool((variance > 0).all() & variance.isfinite().all()):
             raise ValueError(f"a variance must be positive, not {self.variance}")
+        if not bool(mean.isfinite().all()):
+            raise ValueError(f"a mean must be finite, not {self.mean}")
 
     def __call__(self, y: Tensor) -> Tensor:
         return ((y - self.mean).square() / (2 * self.variance)).flatten(1).sum(1)
@@ -292,8 +303,11 @@ class MixtureEnergy:
 
     def __post_init__(self) -> None:
         check_real(self.std, "std", above=True)
+        if check_batch(self.means, name="means").ndim != 2:
+            raise ShapeError(f"means must be (K, D), one a row, not {tuple(self.means.shape)}")
         given = torch.ones(len(self.means)) if self.weights is None else torch.as_tensor(self.weights)
-        if len(given) != len(self.means) or not bool((given >= 0).all() & (given.sum() > 0)):
+        good = given.shape == (len(self.means),) and given.isfinite().all() & (given >= 0).all() & (given.sum() > 0)
+        if not good:
             raise ValueError(f"weights must be {len(self.means)} numbers from 0, not all of them 0, not {self.weights}")
 
     def __call__(self, y: Tensor) -> Tensor:

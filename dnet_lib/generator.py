@@ -179,6 +179,9 @@ class Posterior:
     shapes: Tensor
     sigma: float = 0.3
 
+    def __post_init__(self) -> None:
+        check_real(self.sigma, "sigma", above=True)
+
     def __call__(self, z: Tensor) -> Tensor:
         misfit: Tensor = (self.shapes - self.net(z)).square().flatten(1).sum(1)
         return z.square().sum(1) / 2 + misfit / (2 * self.sigma**2)
@@ -202,6 +205,8 @@ def infer(
     """
     check_batch(shapes, name="shapes", resolution=getattr(net, "resolution", None))
     z = latents(net, len(shapes), options.get("generator")) if z is None else z
+    if len(z) != len(shapes):
+        raise ShapeError(f"{len(z)} latent vectors for {len(shapes)} shapes: give one each")
     with as_learned(net):
         return sample(z, Posterior(net, shapes, sigma), num_steps=num_steps, step_size=step_size, **options)
 
@@ -266,7 +271,7 @@ def alternate(
     finite, carrying the last good `state` (and `checkpoint`).
     """
     check_kind(settings, Alternation, "settings must be an Alternation", "make it of numbers by name")
-    check_whole(seed, "seed")
+    seed = check_whole(seed, "seed")
     check_batch(shapes, name="the observed shapes", resolution=getattr(net, "resolution", None))
     if settings.batch_size > len(shapes):
         raise ShapeError(f"batch_size is {settings.batch_size}, but there are only {len(shapes)} observed shapes")

@@ -249,6 +249,7 @@ def calibrate(logits: Tensor, labels: Tensor) -> float:
 
 def reliability(probabilities: Tensor, labels: Tensor, *, bins: int = 10) -> dict[str, list[float]]:
     """Is a judge as often right as it is sure? Mean confidence, accuracy and count in equally wide bins."""
+    check_whole(bins, "bins", 1)
     confidence, decided = probabilities.max(1)
     which = (confidence * bins).long().clamp(max=bins - 1)
     rows = [which == b for b in range(bins) if (which == b).any()]

@@ -135,7 +135,7 @@ def langevin_step(
     e, g = energy_and_gradient(y, energy) if here is None else here
     check_kind(projection, Callable | None, "projection must be a function of chains", "such as hidden_voxels(mask)")
     gradient_norm = g.flatten(1).norm(dim=1)
-    drift = g if projection is None else projection(g.clone() if metropolis else g)  # it may write into what it gets
+    drift = g if projection is None else projection(g.clone())  # it may write into what it gets
     if not isinstance(drift, Tensor) or drift.shape != y.shape:
         raise ShapeError(f"this projection made {found(drift)} of chains {tuple(y.shape)}: it must keep their form")
     delta = drift * (-step_size / 2)

@@ -26,7 +26,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from dnet_lib.checks import check_batch, check_betas, check_bounds, check_kind, check_learns, check_real, check_whole
 from dnet_lib.energy import DescriptorNet, check_energies, device_of
 from dnet_lib.errors import DivergedError, ShapeError
-from dnet_lib.fast import PRECISIONS, FrozenNet, freeze
+from dnet_lib.fast import FrozenNet, check_precision, freeze
 from dnet_lib.langevin import EXACT, langevin, reflect, white_noise
 from dnet_lib.processes import Share, alike, rank, share_gradients, total
 from dnet_lib.resuming import capture, described, fingerprint, reinstate, remember, resumable, wholly
@@ -61,15 +61,15 @@ class Settings:
             for name in ("num_iterations", "num_steps", "batch_size")
         }
         checked |= {name: check_real(getattr(self, name), name) for name in ("data_noise", "energy_penalty")}
-        if not isinstance(self.metropolis, bool) or self.fast not in (None, True, False):
+        checked["metropolis"] = bool(self.metropolis)
+        if not isinstance(self.metropolis, bool | np.bool_) or self.fast not in (None, True, False):
             raise ValueError(f"metropolis is True or False, fast also None, not {self.metropolis!r} and {self.fast!r}")
         checked["step_size"] = check_real(self.step_size, "step_size", above=True)
         for name in ("learning_rate", "temperature"):
             if not callable(value := getattr(self, name)):
                 checked[name] = check_real(value, f"{name}, where it is no function of the iteration,")
         checked["betas"] = check_betas(self.betas)
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision is one of {', '.join(PRECISIONS)}, not {self.precision!r}")
+        check_precision(self.precision, self.fast)
         if self.metropolis and self.precision != "float32":
             raise ValueError(f"{EXACT}, not {self.precision!r}")
         if self.metropolis and self.temperature == 0:
@@ -138,7 +138,7 @@ class Run:
         """
         check_kind(net, nn.Module, "net must be a torch.nn.Module", "its weights are what is learned")
         check_kind(settings, Settings, *GIVEN)
-        check_whole(seed, "seed")
+        seed = check_whole(seed, "seed")
         given: Any = (p for p in net.parameters() if p.requires_grad) if parameters is None else parameters
         given = [given] if isinstance(given, Tensor) else list(given)
         check_learns(net, given)
@@ -181,6 +181,8 @@ class Run:
         state = {"first": None} | state
         if (self.averaged is None) != (state["averaged"] is None):
             raise ValueError("one keeps an average of its weights, and the other does not")
+        if state["starts"].keys() != self.starts.state_dict().keys():
+            raise ValueError(f"its chains did not start as those of {type(self.starts).__name__} do")
         for name, value in reinstate({k: v for k, v in self._parts.items() if k != "optimizer"}, state).items():
             setattr(self, name, value)
         remember(self.optimizer, copy.deepcopy(state["optimizer"]), but=NUMBERS)  # these come with every step

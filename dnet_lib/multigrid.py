@@ -28,7 +28,7 @@ def begin_grids(nets: Sequence[nn.Module], settings: Sequence[Settings], *, seed
     The networks are `DescriptorNet`s, or any whose `resolution` says how many entries each axis of their grid has.
     """
     sizes = _checked(nets, settings)
-    check_whole(seed, "seed")
+    seed = check_whole(seed, "seed")
     runs: list[Run] = []
     below = None
     for k, (net, size, own) in enumerate(zip(nets, sizes, settings, strict=True)):
@@ -40,7 +40,7 @@ def begin_grids(nets: Sequence[nn.Module], settings: Sequence[Settings], *, seed
 def _checked(nets: Sequence[nn.Module], settings: Sequence[Settings]) -> list[int]:
     """The grids' sides; raises ShapeError or ValueError unless they ascend, and there are settings for each."""
     sizes, given = [_side(net) for net in nets], settings if isinstance(settings, (list, tuple)) else [settings]
-    for own in given:
+    for own in () if isinstance(settings, Iterator) else given:
         check_kind(own, Settings, *GIVEN)
     if not sizes or sizes != sorted(set(sizes)) or given is not settings or len(given) != len(sizes):
         raise ShapeError(

@@ -127,18 +127,29 @@ class Pretrained:
         steps = langevin(y, energy, **asdict(self.settings), generator=generator)
         yield from (uncentre(y, self.mean) for y, _ in steps)
 
-    def sample(self, num_samples: int, *, generator: Generators = None, progress: bool | str = False) -> Tensor:
-        """New shapes: occupancy (N, 1, R, R, R), about in [0, 1]; threshold at 0.5 for binary ones."""
-        return self._revise(self.starts(num_samples, generator=generator), None, generator, progress)
+    def sample(self, num_samples: int, *, generator: Generators = None, **options: Any) -> Tensor:
+        """New shapes: occupancy (N, 1, R, R, R), about in [0, 1]; threshold at 0.5 for binary ones.
 
-    def _revise(self, y: Tensor, projection: Projection | None, generator: Generators, progress: bool | str) -> Tensor:
-        """Occupancy at the end of the model's chain from centred shapes, which keeps what `projection` removes."""
-        options = {**asdict(self.settings), "projection": projection, "generator": generator, "progress": progress}
-        return uncentre(sample(y, self.net, **options), self.mean)
+        `options`, here and below, are `progress`, `fast` and `precision`, as in `dnet_lib.sample`.
+        """
+        return self._revise(self.starts(num_samples, generator=generator), None, generator, **options)
 
-    def recover(
-        self, occupancy: Tensor, hidden: Tensor, *, generator: Generators = None, progress: bool | str = False
+    def _revise(
+        self,
+        y: Tensor,
+        projection: Projection | None,
+        generator: Generators,
+        *,
+        progress: bool | str = False,
+        fast: bool | None = None,
+        precision: str = "float32",
     ) -> Tensor:
+        """Occupancy at the end of the model's chain from centred shapes, which keeps what `projection` removes."""
+        how: dict[str, Any] = {"progress": progress, "fast": fast, "precision": precision}
+        y = sample(y, self.net, **asdict(self.settings), projection=projection, generator=generator, **how)
+        return uncentre(y, self.mean)
+
+    def recover(self, occupancy: Tensor, hidden: Tensor, *, generator: Generators = None, **options: Any) -> Tensor:
         """Shapes whose hidden voxels a chain has filled in; the visible ones stay as they are (Algorithm 4).
 
         Occupancy (N, 1, R, R, R) and a boolean mask of the same shape, True where a voxel is hidden (and not read).
@@ -146,22 +157,22 @@ class Pretrained:
         """
         resolution = self.net.resolution
         y = check_occupancy(fill_hidden(occupancy, hidden), name="the visible voxels", resolution=resolution)
-        y = self._revise(centre(y, self.mean), hidden_voxels(hidden), generator, progress)
+        y = self._revise(centre(y, self.mean), hidden_voxels(hidden), generator, **options)
         return torch.where(hidden, y, occupancy)
 
-    def revise(self, occupancy: Tensor, *, generator: Generators = None, progress: bool | str = False) -> Tensor:
+    def revise(self, occupancy: Tensor, *, generator: Generators = None, **options: Any) -> Tensor:
         """Shapes at the end of the model's chain from given ones (N, 1, R, R, R), occupancy; all voxels may move."""
         check_occupancy(occupancy, resolution=self.net.resolution)
-        return self._revise(centre(occupancy, self.mean), None, generator, progress)
+        return self._revise(centre(occupancy, self.mean), None, generator, **options)
 
-    def super_resolve(self, coarse: Tensor, *, generator: Generators = None, progress: bool | str = False) -> Tensor:
+    def super_resolve(self, coarse: Tensor, *, generator: Generators = None, **options: Any) -> Tensor:
         """Shapes (N, 1, R, R, R) whose block means are `coarse` (N, 1, R/d, R/d, R/d), occupancy (Algorithm 5)."""
         resolution = self.net.resolution
         check_occupancy(coarse, name="the low-resolution shapes")
         if resolution % coarse.shape[-1]:
             raise ShapeError(f"{coarse.shape[-1]}^3 shapes cannot be expanded to this model's {resolution}^3")
         scale = resolution // coarse.shape[-1]
-        return self._revise(centre(up_scale(coarse, scale), self.mean), missing_detail(scale), generator, progress)
+        return self._revise(centre(up_scale(coarse, scale), self.mean), missing_detail(scale), generator, **options)
 
     def pack(self, half: bool = False) -> Packed:
         """The model as named tensors and what JSON can say; `half` puts the networks' weights in half precision."""

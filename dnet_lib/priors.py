@@ -102,12 +102,13 @@ class CoarseGaussian:
         Any other batch (N, ...) that `down_scale` takes will do, signals or points. With several `components` a mixture
         of as many Gaussians is fitted in these axes by expectation-maximization.
         """
-        check_whole(seed, "seed")
+        seed = check_whole(seed, "seed")
+        check_batch(occupancy)
         blocks = down_scale(occupancy, scale)
         coarse = blocks.flatten(1)
-        if not isinstance(rank, Integral) or not 0 < rank < len(coarse):
+        if isinstance(rank, bool) or not isinstance(rank, Integral) or not 0 < rank < len(coarse):
             raise ShapeError(f"{len(coarse)} shapes span at most {len(coarse) - 1} principal axes, not {rank!r}")
-        if not isinstance(components, Integral) or not 0 < components <= len(coarse):
+        if isinstance(components, bool) or not isinstance(components, Integral) or not 0 < components <= len(coarse):
             raise ShapeError(f"{len(coarse)} shapes cannot fall into {components!r} groups")
         mean = coarse.mean(0)
         left, lengths, axes = torch.linalg.svd(coarse - mean, full_matrices=False)

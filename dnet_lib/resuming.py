@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -297,7 +298,7 @@ def plain(settings: Mapping[str, Any], done: int = 0) -> dict[str, str]:
     return {
         name: f"{getattr(value, '__qualname__', '')} ({value(last)!r} at iteration {last})"
         if callable(value) and not is_dataclass(value)
-        else repr(value)
+        else repr(value.item() if isinstance(value, np.generic) else value)
         for name, value in settings.items()
     }
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Protocol, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,8 +39,14 @@ class Starts(Protocol):
 
     def about(self) -> dict[str, Any]:
         """What a checkpoint belongs to: of a dataclass, the fields that are plain numbers."""
-        names: list[str] = [field.name for field in fields(self)] if is_dataclass(self) else []
-        return {name: value for name in names if isinstance(value := getattr(self, name), (int, float, str))}
+        found: dict[str, Any] = {}
+        kinds: dict[str, Any] = {field.name: field.type for field in fields(self)} if is_dataclass(self) else {}
+        for name, kind in kinds.items():
+            value = getattr(self, name)
+            value = value.item() if isinstance(value, np.generic) else value
+            if isinstance(value, (int, float, str)):
+                found[name] = float(value) if kind is float else value
+        return found
 
     def state_dict(self) -> dict[str, Any]:
         """What must be kept to resume."""

@@ -59,7 +59,7 @@ dnet_lib/langevin.py test_samplers test_langevin test_projections test_fast test
         for i in range(first, first + num_chains))
         for i in range(num_chains))
     projection of the noise only
-        drift = g if projection is None else projection(g.clone() if metropolis else g)
+        drift = g if projection is None else projection(g.clone())
         drift = g
     projection of the drift only
         noise if projection is None else projection(noise)

@@ -1,5 +1,6 @@
 """Numbers and batches that cannot be meant are refused at the door, by name, and good ones of any kind are taken."""
 
+import math
 import os
 import threading
 import warnings
@@ -60,8 +61,8 @@ from dnet_lib.checks import check_occupancy, check_real, check_whole
 from dnet_lib.energy import hopfield_residual
 from dnet_lib.features import logistic_regression
 from dnet_lib.files import atomic_write
-from dnet_lib.generator import Alternation, Layout, alternate
-from dnet_lib.judges import ViewNet, fit
+from dnet_lib.generator import Alternation, Layout, alternate, infer
+from dnet_lib.judges import ViewNet, fit, reliability
 from dnet_lib.voxels import coarsen, hide
 
 Y = torch.zeros(3, 1, 4, 4, 4)
@@ -543,3 +544,41 @@ def test_a_run_and_its_records_print_in_a_line():
     record = next(learn(run, drawn(4, 4) - 0.5, SETTINGS))
     assert "synthesized=(2, 1, 4, 4, 4)" in repr(record) and "optimizer=Adam" in repr(run)
     assert max(len(repr(run)), len(repr(record))) < 400 and "\n" not in repr(run) + repr(record)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: GaussianEnergy(math.nan, 1.0),
+        lambda: GaussianEnergy(0.0, math.inf),
+        lambda: MixtureEnergy(torch.zeros(2, 2), weights=[math.inf, 0.5]),
+        lambda: MixtureEnergy(torch.zeros(2, 2), weights=torch.ones(2, 2)),
+        lambda: MixtureEnergy(torch.full((2, 2), math.nan)),
+        lambda: MixtureEnergy([[0.0, 1.0]]),
+        lambda: infer(
+            torch.nn.Identity(), torch.zeros(2, 1, 4, 4, 4), torch.zeros(2, 3), sigma=0.0, num_steps=1, step_size=0.1
+        ),
+        lambda: infer(torch.nn.Identity(), torch.zeros(2, 1, 4, 4, 4), torch.zeros(3, 3), num_steps=1, step_size=0.1),
+        lambda: reliability(torch.ones(2, 3), torch.zeros(2), bins=0),
+        lambda: CoarseGaussian.fit(torch.rand(5, 1, 4, 4, 4), 2, rank=True),
+        lambda: CoarseGaussian.fit(torch.full((5, 1, 4, 4, 4), math.nan), 2, rank=2),
+    ],
+)
+def test_what_no_law_has_is_refused(call):
+    with pytest.raises(ValueError, match=r"must be|latent vectors for|span at most|NaN"):
+        call()
+
+
+def test_a_projection_may_write_into_what_it_gets():
+    """Even where an energy hands out the chains themselves as their gradient."""
+
+    class Own:
+        def __call__(self, y):
+            return y.square().flatten(1).sum(1) / 2
+
+        def energy_and_gradient(self, y):
+            return self(y), y
+
+    y = torch.ones(2, 3)
+    langevin_step(y, Own(), step_size=0.1, projection=lambda t: t.mul_(0.5))
+    assert (y == 1).all()

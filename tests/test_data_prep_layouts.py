@@ -482,12 +482,19 @@ def test_what_was_not_read_is_said(tmp_path):
     assert {"1 .txt files left out", "2 .off files left out"} < {*notes} and "1 links to folders" in " ".join(notes)
 
 
-@pytest.mark.parametrize("key", ["label_names", "classes", "class_names", "Categories"])
+@pytest.mark.parametrize("names", [np.array("chair bed"), np.array([["chair", "bed"]] * 2)])
+def test_names_of_labels_that_cannot_be_read_are_no_reason_to_guess(tmp_path, names):
+    np.savez(tmp_path / "a.npz", voxels=GRIDS, labels=LABELS, class_names=names)
+    with pytest.raises(ArchiveError, match=r"class_names.*is no list of text: save it as one"):
+        read(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("key", ["label_names", "classes", "class names", "Categories", "target_names", "labelmap"])
 @pytest.mark.parametrize("kind", ["numbers", "one-hot"])
 def test_names_in_the_file_say_what_its_numbers_mean(tmp_path, key, kind):
     """In any order and any case, some of the ten or all; what lies beyond them is left out by name."""
-    words = ["Toilet", "night stand", "CHAIR", "bathtub", "lamp"]
-    numbers = np.array([words.index(word) for word in ("CHAIR", "Toilet", "CHAIR", "bathtub", "night stand")])
+    words = ["Toilet", "night-stand", "CHAIR", "bathtub", "lamp"]
+    numbers = np.array([words.index(word) for word in ("CHAIR", "Toilet", "CHAIR", "bathtub", "night-stand")])
     labels = np.eye(5, dtype=int)[numbers] if kind == "one-hot" else numbers
     np.savez(tmp_path / "a.npz", voxels=GRIDS, labels=labels, **{key: np.array(words)})
     archive, grids, problems, notes = read(tmp_path / "a.npz")

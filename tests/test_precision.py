@@ -23,6 +23,7 @@ from dnet_lib import (
     langevin_step,
     learn,
     learning_gradient,
+    load_pretrained,
     sample,
 )
 from dnet_lib.energy import SameConv3d, energy_and_gradient
@@ -197,6 +198,38 @@ def test_a_learning_gradient_in_bfloat16():
     for (name, parameter), want in zip(net.named_parameters(), gradients, strict=True):
         assert parameter.grad.dtype == torch.float32
         assert relative(parameter.grad, want) < 8 * EPS or name == "dense.bias"
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_buffers_that_were_laid_out_in_inference_mode_serve_outside(precision):
+    net, y = DescriptorNet(Architecture(8, ((8, 4, 2), (6, 2, 2))), weight_std=0.1), torch.rand(4, 1, 8, 8, 8)
+    frozen = FrozenNet(net, num_chains=4, precision=precision)
+    with torch.inference_mode():
+        inside = frozen.energy_and_gradient(y)
+    for got, wanted in zip(frozen.energy_and_gradient(y), inside, strict=True):
+        assert torch.equal(got, wanted)
+
+
+def test_no_steps_and_numpys_truth_values_are_as_good_here_as_elsewhere():
+    net, y = DescriptorNet(Architecture(8, ((8, 4, 2),))), torch.rand(2, 1, 8, 8, 8)
+    for options in ({"fast": True}, {"precision": "bfloat16"}):
+        assert torch.equal(sample(y, net, num_steps=0, step_size=0.1, **options), y)
+    assert Settings(metropolis=np.True_).metropolis is True
+    for wrong in ({"num_chains": 0}, {"num_chains": 2, "num_steps": 0}):
+        with pytest.raises(ValueError, match="must be a whole number, at least 1"):
+            FrozenNet(net, **wrong)
+    for wrong in ("bf16", ["bfloat16"]):
+        with pytest.raises(ValueError, match="precision is one of"):
+            FrozenNet(net, num_chains=2, precision=wrong)
+    with pytest.raises(ValueError, match="fast=False is plain PyTorch"):
+        Settings(fast=False, precision="bfloat16")
+
+
+@units
+def test_a_model_samples_in_it():
+    model = load_pretrained("synthesis/toilet")
+    exact, ours = (model.sample(2, generator=seeded(0), precision=kind) for kind in ("float32", "bfloat16"))
+    assert not torch.equal(exact, ours) and ((exact > 0.5) != (ours > 0.5)).float().mean() < 0.01
 
 
 def test_what_is_refused():

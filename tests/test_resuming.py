@@ -93,6 +93,29 @@ def test_a_file_of_another_run_is_refused_before_anything_changes(what, tmp_path
     assert path.read_bytes() == content, "the file was touched"
 
 
+def test_numbers_are_the_same_by_any_type(tmp_path):
+    """NumPy's and Python's, 1 and 1.0: no other run; other values of them: another."""
+    path = tmp_path / "mine.pt"
+    list(learn(begin(starts=Noise(4, 1)), DATA, SETTINGS, checkpoint=path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for starts in (Noise(np.int64(4), 1.0), Noise(4, np.float32(1))):
+            assert list(learn(begin(starts=starts), DATA, SETTINGS, checkpoint=path)) == []
+    for starts in (Noise(np.int64(8)), Noise(4, np.float32(0.5))):
+        with pytest.raises(CheckpointError, match="another run"):
+            next(learn(begin(starts=starts), DATA, SETTINGS, checkpoint=path))
+    assert Run.begin(begin().net, Noise(4), SETTINGS, seed=np.int64(3)).generator.initial_seed() == 3
+
+
+def test_the_state_of_chains_that_started_otherwise_is_refused_whole():
+    persistent, fresh = begin(starts=chains()), begin(starts=Noise(4))
+    for run, other in ((persistent, fresh), (fresh, persistent)):
+        before = run.state_dict()
+        with pytest.raises(CheckpointError, match="the state of another run"):
+            run.load_state_dict(other.state_dict())
+        assert equal(run.state_dict(), before)
+
+
 def test_what_may_change_is_said_once_and_obeyed(tmp_path):
     path = tmp_path / "mine.pt"
     list(learn(begin(), DATA, SETTINGS, checkpoint=path))

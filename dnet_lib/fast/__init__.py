@@ -4,6 +4,6 @@
 """
 
 from dnet_lib.fast.count import cost, geometry, plan
-from dnet_lib.fast.frozen import PRECISIONS, FrozenNet, freeze, has_bfloat16
+from dnet_lib.fast.frozen import FrozenNet, check_precision, freeze, has_bfloat16
 
-__all__ = ["PRECISIONS", "FrozenNet", "cost", "freeze", "geometry", "has_bfloat16", "plan"]
+__all__ = ["FrozenNet", "check_precision", "cost", "freeze", "geometry", "has_bfloat16", "plan"]

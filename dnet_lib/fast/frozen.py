@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.parametrize import is_parametrized
 
+from dnet_lib.checks import check_whole
 from dnet_lib.energy import DescriptorNet, Energy
 from dnet_lib.errors import ShapeError, StaleError
 from dnet_lib.fast.convolutions import Choice, Piece, Separable
@@ -56,7 +57,13 @@ def _alone(method: Callable[Concatenate["FrozenNet", P], R]) -> Callable[Concate
         kind = self.net.device.type
         known = torch.amp.is_autocast_available(kind)
         plain = torch.autocast(kind, enabled=False) if known else nullcontext()
-        with self.lock, torch.no_grad(), plain, tf32() if self.precision == "tf32" else nullcontext():
+        with (
+            self.lock,
+            torch.inference_mode(False),
+            torch.no_grad(),
+            plain,
+            tf32() if self.precision == "tf32" else nullcontext(),
+        ):
             return method(self, *args, **kwargs)
 
     return call
@@ -86,7 +93,8 @@ class FrozenNet:
     ):
         if any(p.dtype != torch.float32 for p in net.parameters()):
             raise ShapeError("only a float32 network can be frozen: use the network itself, or net.float()")
-        device, self.net, self.num_steps = net.device, net, num_steps
+        num_chains = check_whole(num_chains, "num_chains", 1)
+        device, self.net, self.num_steps = net.device, net, check_whole(num_steps, "num_steps", 1)
         self.precision = supported(precision, device)
         geometries, dtype = tuple(map(geometry, net.convolutions)), PRECISIONS[self.precision]
         planned, self.block = plan(geometries, num_chains, num_steps, dtype, device.type)
@@ -244,9 +252,18 @@ def has_bfloat16(device: torch.device) -> bool:
     return allowed and known and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
+def check_precision(precision: str, fast: bool | None = None) -> str:
+    """Return `precision` if it is one that `fast` allows, else raise ValueError."""
+    if not isinstance(precision, str) or precision not in PRECISIONS:
+        raise ValueError(f"precision is one of {', '.join(PRECISIONS)}, not {precision!r}")
+    if precision != "float32" and fast is False:
+        raise ValueError(f"fast=False is plain PyTorch: precision={precision!r} needs the frozen-weight path")
+    return precision
+
+
 def supported(precision: str, device: torch.device) -> str:
     """The precision to take: that asked for, or float32, with a warning, where the device has no units for it."""
-    if precision == "bfloat16" and not has_bfloat16(device):
+    if check_precision(precision) == "bfloat16" and not has_bfloat16(device):
         lacking = "this processor has no bfloat16 units" if device.type == "cpu" else f"{device} has no bfloat16 units"
     elif precision == "tf32" and device.type != "cuda":
         lacking = "only NVIDIA's GPUs have TF32"
@@ -282,10 +299,7 @@ def freeze(
     """
     if fast not in (None, True, False):
         raise ValueError(f"fast is True, False or None, not {fast!r}")
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision is one of {', '.join(PRECISIONS)}, not {precision!r}")
-    if precision != "float32" and fast is False:
-        raise ValueError(f"fast=False is plain PyTorch: precision={precision!r} needs the frozen-weight path")
+    check_precision(precision, fast)
     asked = fast is True or precision != "float32"
     if not asked and (fast is False or not is_plain(energy) or num_steps < FEW_STEPS):
         return energy
@@ -296,4 +310,4 @@ def freeze(
         return energy
     if not asked and not worth(tuple(map(geometry, energy.convolutions)), len(y), num_steps):
         return energy
-    return FrozenNet(energy, num_chains=len(y), num_steps=num_steps, precision=precision)
+    return FrozenNet(energy, num_chains=len(y), num_steps=max(1, num_steps), precision=precision)

@@ -21,7 +21,8 @@ from torch import nn
 from dnet_lib import Architecture, DescriptorNet, Run, Settings, __version__, learn, sample
 from dnet_lib.checkpoints import save_results
 from dnet_lib.energy import energy_and_gradient
-from dnet_lib.fast import PRECISIONS, FrozenNet, has_bfloat16
+from dnet_lib.fast import FrozenNet, has_bfloat16
+from dnet_lib.fast.frozen import PRECISIONS
 from dnet_lib.starts import Persistent, noise
 
 K, STEP_SIZE = 20, 0.01
