@@ -33,7 +33,7 @@ from dnet_lib.errors import StaleError
 from dnet_lib.fast import FrozenNet, freeze, geometry, plan
 from dnet_lib.fast import count as count_room
 from dnet_lib.fast import frozen as frozen_room
-from dnet_lib.fast.convolutions import METHODS, Choice, Geometry, Separable, candidates
+from dnet_lib.fast.convolutions import AXES, METHODS, Choice, Geometry, Separable, candidates
 from dnet_lib.starts import Persistent, noise
 
 
@@ -90,16 +90,16 @@ def test_the_gradient_equals_float64(side, layers, chains, pick):
     assert gradient_error(net, y, FrozenNet(net, num_chains=chains, choices=choices)) < 1e-4
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("tiles", [1, 2, 3])
+@pytest.mark.parametrize("method, axes", [(method, axes) for method in METHODS for axes in AXES[method]])
+@pytest.mark.parametrize("tiles", [1, 2, 3, 4])
 @pytest.mark.parametrize(
-    "kernel, stride, channels", [(4, 2, 3), (6, 2, 20), (5, 3, 1), (2, 3, 18), (3, 1, 2), (7, 4, 1)]
+    "kernel, stride, channels", [(4, 2, 3), (6, 2, 20), (5, 3, 1), (3, 2, 130), (3, 1, 2), (7, 4, 1)]
 )
-def test_each_algorithm_with_each_number_of_tiles(method, tiles, kernel, stride, channels):
+def test_each_algorithm_with_each_number_of_tiles(method, axes, tiles, kernel, stride, channels):
     side = 13
     net = network(Architecture(side, ((channels, 1, 1), (9, kernel, stride)), activation="silu"))
     g = geometry(net.convolutions[1])
-    choice = Choice(method, -(-g.out // tiles))
+    choice = Choice(method, -(-g.out // tiles), axes)
     if choice not in candidates(g):
         pytest.skip("too many points for this algorithm")
     y = torch.randn(3, 1, *[side] * 3, generator=seeded(0))

@@ -56,11 +56,6 @@ class Geometry:
         """Taps of a phase."""
         return -(-self.kernel // self.stride)
 
-    def folded(self) -> "Geometry":
-        """The same convolution when its phases are channels: of stride 1, on an input that is padded already."""
-        channels = self.in_channels * self.phases**3
-        return Geometry(self.out + self.taps - 1, channels, self.out, self.channels, self.taps, 1, 0)
-
 
 def cut(g: Geometry, p: int, n: int, *, before: int | None = None, side: int | None = None) -> tuple[slice, slice]:
     """Which of n samples of phase p exist, and where they lie in the input (or in one of another side)."""
@@ -73,10 +68,11 @@ def cut(g: Geometry, p: int, n: int, *, before: int | None = None, side: int | N
 
 @dataclass(frozen=True)
 class Choice:
-    """How a convolution is computed: "direct", or by "Toom-Cook" or "DFT" in tiles of m outputs an axis."""
+    """How a convolution is computed: "direct", or by "Toom-Cook" or "DFT" in tiles of m outputs, on so many axes."""
 
     method: str = "direct"
     m: int = 0
+    axes: int = 3
 
 
 def toom_cook(m: int, q: int, axis: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -103,18 +99,21 @@ def dft(m: int, q: int, axis: int = 0) -> tuple[Tensor, Tensor, Tensor]:
 
 METHODS = {"Toom-Cook": (toom_cook, 8), "DFT": (dft, 64)}
 """Each algorithm, and its most points an axis (Toom-Cook's rounding errors grow with them)."""
+AXES = {"Toom-Cook": (2, 3), "DFT": (3,)}
+"""On how many axes: fewer take more products, and fewer bytes."""
 
 
 def candidates(g: Geometry, dtype: torch.dtype = torch.float32) -> list[Choice]:
     """All choices worth considering for a convolution; "direct" is the first. Toom-Cook magnifies rounding."""
     fits = {
-        Choice(method, m)
+        Choice(method, m, axes)
         for method, (_, most) in METHODS.items()
+        for axes in AXES[method]
         if method == "DFT" or dtype == torch.float32
         for m in {-(-g.out // tiles) for tiles in range(1, g.out)}
         if g.taps > 1 and m + g.taps - 1 <= most
     }
-    return [Choice(), *sorted(fits, key=lambda choice: (choice.method, choice.m))]
+    return [Choice(), *sorted(fits, key=lambda choice: (choice.method, choice.axes, choice.m))]
 
 
 def as_real(matrix: Tensor) -> Tensor:
@@ -137,12 +136,12 @@ def apply(matrix: Tensor, x: Tensor, out: Tensor, beta: int = 0) -> Tensor:
 
 
 class Separable:
-    """One convolution by a bilinear algorithm on each axis.
+    """One convolution by a bilinear algorithm on each axis, or on x and y and direct along z.
 
-    `x` and `a` are the buffers of input and output: `forward` fills a from x, `backward` fills x, now a gradient, from
-    a. `load` transforms the weights, `begin` lays out the buffers. Few channels are folded: their phases become
-    channels. `dtype` is that of all buffers and matrices; sums within a product are float32. What lies in `scratch` is
-    needed from one product to the next only, and may be shared with other convolutions.
+    `forward` fills the buffer a from what lies in `slots`, `backward` fills those, now with a gradient, from a. `load`
+    transforms the weights, `begin` lays out the buffers. Phases of few channels are channels; so are those along an
+    axis that stays direct. `dtype` is that of all buffers and matrices; sums within a product are float32. What lies in
+    `scratch` is needed from one product to the next only, and may be shared with other convolutions.
     """
 
     def __init__(
@@ -153,32 +152,50 @@ class Separable:
         dtype: torch.dtype = torch.float32,
         scratch: dict[str, Tensor] | None = None,
     ):
-        self.whole, self.choice, self.device, self.dtype = g, choice, torch.device(device), dtype
+        self.g, self.choice, self.device, self.dtype = g, choice, torch.device(device), dtype
         self.scratch = dict[str, Tensor]() if scratch is None else scratch
-        self.fold = 1 < g.stride <= g.kernel and g.in_channels < 128
-        self.g = g = g.folded() if self.fold else g
         self.given, self.storage = 0, dict[str, Tensor]()
         algorithm, _ = METHODS[choice.method]
-        axes = [[as_real(t) for t in algorithm(choice.m, g.taps, axis)] for axis in range(3)]
-        self.c = c = axes[1][0].shape[1]
-        self.points, self.tiles = [a.shape[2] for a, _, _ in axes], -(-g.out // choice.m)
-        self.n, parts = choice.m + g.taps - 1, g.phases**3
-        self.length = g.side if self.tiles == 1 else self.n * g.stride
-        tile = {} if self.tiles == 1 else {"before": 0, "side": self.length}
-        self.cuts = [cut(g, p, self.n, **tile) for p in range(g.phases)]
-        self.covered = sum(len(range(*x.indices(self.length))) for _, x in self.cuts) == self.length
+        matrices = [[as_real(t) for t in algorithm(choice.m, g.taps, axis)] for axis in range(choice.axes)]
+        self.c = c = matrices[1][0].shape[1]
+        self.points = [a.shape[2] for a, _, _ in matrices]
+        self.n, self.tiles = choice.m + g.taps - 1, -(-g.out // choice.m)
+        few = g.stride > 1 and g.in_channels < 128
+        self.fold = [few or axis >= choice.axes for axis in range(3)]  # whose phases are channels
+        self.phases = [1 if fold else g.stride for fold in self.fold]
+        self.cuts = [self._cuts(axis) for axis in range(choice.axes)]
+        direct = [g.out + g.taps - 1] * (3 - choice.axes)
+        tiled = self.tiles * choice.m
+        self.ends = [tiled] * choice.axes + direct  # the output's sides, and the input's
+        self.sides = [s * (tiled + g.taps - 1) for s in self.phases[: choice.axes]] + direct
+        if self.tiles == 1:
+            self.sides[: choice.axes] = [self.n if fold else g.side for fold in self.fold[: choice.axes]]
+        self.width = g.in_channels * g.stride ** sum(self.fold)
         # Complex numbers: the phases are summed over as channels are. Otherwise each phase is a product of its own.
-        self.parts, self.width = (1, parts * g.in_channels) if c == 2 else (parts, g.in_channels)
+        apart, along = [2 * axis + 3 for axis in (2, 1, 0)], [2 * axis + 3 for axis in range(3) if self.fold[axis]]
+        apart = [place for place in apart if place not in along]
+        lead, inner = ([], apart + along) if c == 2 else (apart, along)
+        self.order = (*lead, 2, 4, 6, *inner, 1, 0)  # of the weights' axes: out, in, then taps and phases of each axis
+        self.parts = g.stride ** len(lead)
 
         def put(t: Tensor, kind: torch.dtype = dtype) -> Tensor:
             return t.to(self.device, kind).contiguous()
 
         self.into, self.spread, self.back = [], [], []  # B for each phase and part of a complex number; G; A
-        for axis, (a, w, b) in enumerate(axes):
+        for axis, (a, w, b) in enumerate(matrices):
             real = 1 if axis == 0 else c
-            self.into.append([[put(b[:, :, t, i].flatten(0, 1)) for i in range(real)] for t, _ in self.cuts])
+            insides = [inside for inside, _ in self.cuts[axis][0]]
+            self.into.append([[put(b[:, :, t, i].flatten(0, 1)) for i in range(real)] for t in insides])
             self.spread.append(put(w[..., :real].transpose(2, 3).flatten(2).flatten(0, 1), torch.float32))
-            self.back.append(put(a[:, :real].transpose(0, 1).flatten(2).flatten(0, 1)))
+            self.back.append(put(a[:, :real].transpose(0, 1).flatten(2)))
+
+    def _cuts(self, axis: int) -> list[list[tuple[slice, slice]]]:
+        """Of each tile, of each phase: which of its n samples there are, and where they lie along an axis of x."""
+        g, s, m, n = self.g, self.phases[axis], self.choice.m, self.n
+        if self.tiles == 1 and not self.fold[axis]:
+            return [[cut(g, p, n) for p in range(s)]]
+        first = [[s * m * tile + p for p in range(s)] for tile in range(self.tiles)]
+        return [[(slice(0, n), slice(f, f + s * (n - 1) + 1, s)) for f in firsts] for firsts in first]
 
     def _buffer(self, name: str, *shape: int) -> Tensor:
         size, where = math.prod(shape), self.scratch if name in ("odd", "even") else self.storage
@@ -189,170 +206,155 @@ class Separable:
     def begin(self, chains: int) -> None:
         """Lay out the buffers for a number of chains, and list the products to be done."""
         if chains == self.given:
-            if self.fold:
+            if any(self.fold) or self.tiles > 1:
                 self.x.zero_()  # a gradient lay there, in the padding too
             return
-        self.given, g, c, m, side = chains, self.g, self.c, self.choice.m, self.length
-        self.chains = tiled = chains * self.tiles**3  # tiles go side by side, as chains do
-        self.x: Tensor = self._buffer("x", *[g.side] * 3, chains, g.in_channels)
-        self.a = self._buffer("a", *[g.out] * 3, chains, g.channels)
+        self.given, g, c, m, tiles = chains, self.g, self.c, self.choice.m, self.tiles
+        self.x: Tensor = self._buffer("x", *self.sides, chains, self.width)
         self.x.zero_()
         self.slots = list(self._pieces())
-        self.tile_x = self.x if self.tiles == 1 else self._buffer("tile x", *[side] * 3, tiled, g.in_channels)
-        self.tile_a = self.a if self.tiles == 1 else self._buffer("tile a", *[m] * 3, tiled, g.channels)
-        self.analysis, self.synthesis = [], []  # (matrix, source, target, whether to add)
+        self.rows = tiles**self.choice.axes * math.prod(self.sides[self.choice.axes :]) * chains
+        self.taps = 1 if self.choice.axes == 3 else g.taps  # of the products
+        beyond = (self.taps - 1) * chains * self.width  # what the later taps read behind the last row
+        self.analysis, self.synthesis = [], []  # (matrix, source, target, whether to add when parts meet)
         self.between = list[Tensor]()
-        v, batch = self.tile_x, 1
-        for axis, matrices in enumerate(self.into):
-            rest = side ** (2 - axis) * tiled * g.in_channels
-            source = v.view(batch, len(matrices[0]), side, rest)
-            name = ("even", "odd", "v")[axis]
-            v = self._buffer(name, g.phases, batch, matrices[0][0].shape[0], rest)
-            self.between.append(v)
-            for p, (_, where) in enumerate(self.cuts):
-                self.analysis += [(t, source[:, i, where], v[p], min(i, 1)) for i, t in enumerate(matrices[p])]
-            batch *= g.phases * self.points[axis]
+        v, batch = self.x, 1
+        for axis, (matrices, cuts) in enumerate(zip(self.into, self.cuts, strict=True)):
+            rest = math.prod(self.sides[axis + 1 :]) * chains * self.width
+            source = v.view(batch, len(matrices[0]), tiles**axis, self.sides[axis], rest)
+            last, here = axis == len(self.into) - 1, tiles ** (axis + 1) * rest
+            name = "v" if last else ("even", "odd")[axis]
+            v = self._buffer(name, self.phases[axis], batch, len(matrices[0][0]), here + last * beyond)
+            target = v[..., :here].unflatten(-1, (-1, rest))
+            if last:
+                v[..., here:] = 0
+            else:
+                self.between.append(v)
+            for (p, parts), before, t in product(enumerate(matrices), range(tiles**axis), range(tiles)):
+                to, where = target[p, :, :, before * tiles + t], cuts[t][p][1]
+                self.analysis += [(b, source[:, i, before, where], to, min(i, 1)) for i, b in enumerate(parts)]
+            batch *= self.phases[axis] * self.points[axis]
         points = math.prod(self.points)
-        self.v = v.view(-1, points, c, tiled, g.in_channels)
+        self.v = v.view(-1, points, c, self.rows + beyond // self.width, self.width)
         if c == 2:
-            v = self._buffer("gathered", points, c, tiled, c, len(self.v), g.in_channels)
-        self.gathered, self.operand = v, v.view(self.parts, points, c * tiled, c * self.width)
-        u = self.mixed = self._buffer("even", points, c * tiled, g.channels)
-        for axis in (2, 1, 0):
-            source = u.view(math.prod(self.points[:axis]), self.back[axis].shape[1], -1)
-            shape = (len(source), len(self.back[axis]), source.shape[2])
-            u = self._buffer(("", "even", "odd")[axis], *shape) if axis else self.tile_a.view(shape)
-            self.synthesis.append((self.back[axis], source, u, 0))
+            self.gathered = self._buffer("gathered", points, c, self.rows, c, len(self.v), self.width)
+            self.operands = [[self.gathered.view(points, c * self.rows, -1)]]
+        else:
+            first = [chains * tap for tap in range(self.taps)]
+            self.operands = [[part[:, 0, f : f + self.rows] for f in first] for part in self.v]
+        u = self.mixed = self._buffer("even", points, c * self.rows, g.channels)
+        self.covering = self._buffer("a", *self.ends, chains, g.channels)
+        self.a = self.covering[: g.out, : g.out, : g.out]
+        for axis in reversed(range(self.choice.axes)):
+            rest, batch = math.prod(self.ends[axis + 1 :]) * chains * g.channels, math.prod(self.points[:axis])
+            parts, back = len(self.back[axis]), self.back[axis]
+            source = u.view(batch, back.shape[2], tiles ** (axis + 1), rest)
+            shape = batch, parts, tiles**axis, tiles * m, rest
+            u = self._buffer("even" if self.synthesis else "odd", *shape) if axis else self.covering.view(shape)
+            together = [slice(0, parts)] if tiles == 1 else [slice(i, i + 1) for i in range(parts)]
+            for before, t, part in product(range(tiles**axis), range(tiles), together):
+                to = u[:, part, before, t * m : (t + 1) * m].view(batch, -1, rest)
+                self.synthesis.append((back[part].flatten(0, 1), source[:, :, before * tiles + t], to, int(part.stop < parts)))
 
     def _pieces(self) -> Iterator[Piece]:
-        if not self.fold:
-            yield (slice(None),) * 3, self.x
-            return
-        g = self.whole
-        cuts = [cut(g, p, self.g.side) for p in range(g.phases)]
-        for k, axes in enumerate(product(cuts, repeat=3)):
+        """Where the input's voxels lie in x."""
+        g, whole = self.g, slice(None)
+        first = g.before if self.tiles > 1 else 0
+        apart = [(slice(first, first + g.side), whole)]  # as they are
+        cuts = [
+            [cut(g, p, side) for p in range(g.stride)] if fold else apart
+            for fold, side in zip(self.fold, self.sides, strict=True)
+        ]
+        for k, axes in enumerate(product(*cuts)):
             own = slice(k * g.in_channels, (k + 1) * g.in_channels)
             yield tuple(place for _, place in axes), self.x[*(inside for inside, _ in axes), :, own]
 
     @property
     def num_weights(self) -> int:
         """How many numbers the transformed weights are."""
-        return self.parts * math.prod(self.points) * self.c * self.width * self.g.channels
+        taps = self.g.taps ** (3 - self.choice.axes)
+        return math.prod(self.points) * taps * self.c * self.g.in_channels * self.g.stride**3 * self.g.channels
 
     def load(self, conv: SameConv3d) -> None:
         """Transform the weights as they are now: G along each axis."""
         self.bias = conv.bias.detach()
-        g, q, s = self.whole, self.whole.taps, self.whole.phases
+        g, q, s = self.g, self.g.taps, self.g.stride
         w = F.pad(conv.weight.detach(), (0, s * q - g.kernel) * 3).view(g.channels, g.in_channels, *[q, s] * 3)
-        if self.c == 2 or self.fold:  # taps, phases and channels; otherwise phases, taps, channels
-            w = w.permute(2, 4, 6, *((3, 5, 7) if self.fold else (7, 5, 3)), 1, 0)
-        else:
-            w = w.permute(7, 5, 3, 2, 4, 6, 1, 0)
-        shape = (self.parts, math.prod(self.points), self.c * self.width, g.channels)
-        self.transformed = self._buffer("weights", *shape)
-        for part, out in zip(w.reshape(self.parts, -1), self.transformed, strict=True):
+        w = w.permute(self.order).reshape(self.parts, -1)
+        shape = self.parts, math.prod(self.points), q ** (3 - self.choice.axes), -1, g.channels
+        self.transformed = self._buffer("weights", self.num_weights).view(shape)
+        for part, out in zip(w, self.transformed, strict=True):
             for axis, matrix in enumerate(self.spread):
                 part = part.view(math.prod(self.points[:axis]), matrix.shape[1], -1)
                 target = (len(part), len(matrix), part.shape[2])
-                last = axis == 2 and self.dtype == torch.float32
+                last = axis == len(self.spread) - 1 and self.dtype == torch.float32
                 part = apply(matrix, part, out.view(target) if last else part.new_empty(target))
             if self.dtype != torch.float32:
                 out.copy_(part.view_as(out))
 
     def forward(self) -> Tensor:
         """conv(x) + bias, of what lies in the slots, in the buffer a."""
-        if self.tiles > 1:
-            for inside, place, _, _, *beyond in self._tiles():
-                self.tile_x[inside] = self.x[place]
-                for where in beyond:
-                    self.tile_x[where] = 0
         for matrix, source, target, add in self.analysis:
             apply(matrix, source, target, add)
         if self.c == 2:  # rows (re, -im) and (im, re), to meet columns (w_re, w_im)
             v, rows = self.v.permute(2, 1, 3, 0, 4), self.gathered.permute(1, 3, 0, 2, 4, 5)
             rows[0, 0], rows[1, 1], rows[1, 0] = v[0], v[0], v[1]
             torch.neg(rows[1, 0], out=rows[0, 1])
-        for p, weights in enumerate(self.transformed):
-            torch.baddbmm(self.mixed, self.operand[p], weights, beta=min(p, 1), out=self.mixed)
+        for k, (operand, weights) in enumerate(self._products()):
+            torch.baddbmm(self.mixed, operand, weights, beta=min(k, 1), out=self.mixed)
         if self.c == 2:  # a constant is all in frequency 0, or at the point (1, 1, 1)
-            self.mixed[0, : self.chains] += self.bias * self.n**3
+            self.mixed[0, : self.rows] += self.bias * self.n**3
         else:
-            self.mixed[(self.n + 1) * self.n + 1] += self.bias
-        for matrix, source, target, add in self.synthesis:
-            apply(matrix, source, target, add)
-        if self.tiles > 1:
-            for _, _, done, to, *_ in self._tiles():
-                self.a[to] = self.tile_a[done]
+            self.mixed[sum(self.n**axis for axis in range(self.choice.axes))] += self.bias
+        for matrix, source, target, _ in self.synthesis:
+            apply(matrix, source, target)
         return self.a
+
+    def _products(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """What meets what: samples (points, rows, width), weights (points, width, channels)."""
+        for operands, weights in zip(self.operands, self.transformed, strict=True):
+            yield from zip(operands, weights.unbind(1), strict=True)
 
     def backward(self, da: Tensor) -> Iterator[Piece]:
         """The gradient with respect to x, piece by piece, in the buffer x."""
         self._mix(da)
-        for p, weights in enumerate(self.transformed):
-            torch.bmm(self.mixed, weights.transpose(1, 2), out=self.operand[p])
+        for k, (operand, weights) in enumerate(self._products()):
+            add = min(k % self.taps, 1)
+            torch.baddbmm(operand, self.mixed, weights.transpose(1, 2), beta=add, out=operand)
         if self.c == 2:
             v, rows = self.v.permute(2, 1, 3, 0, 4), self.gathered.permute(1, 3, 0, 2, 4, 5)
             torch.add(rows[0, 0], rows[1, 1], out=v[0])
             torch.sub(rows[1, 0], rows[0, 1], out=v[1])
-        if not self.covered:  # what no output reads
-            for buffer in (self.tile_x, *self.between):
-                buffer.zero_()
+        for buffer in (self.x, *self.between) if self.tiles > 1 else ():  # tiles share samples
+            buffer.zero_()
         for matrix, source, target, _ in reversed(self.analysis):
-            apply(matrix.T, target, source)
-        if self.tiles > 1:
-            self.x.zero_()
-            for inside, place, *_ in self._tiles():
-                self.x[place] += self.tile_x[inside]
+            apply(matrix.T, target, source, self.tiles > 1)
         yield from self.slots
 
     def _mix(self, da: Tensor) -> None:
         """The gradient with respect to `mixed`."""
         if da.data_ptr() != self.a.data_ptr():
             self.a.copy_(da)
-        if self.tiles > 1:
-            self.tile_a.zero_()
-            for _, _, done, to, *_ in self._tiles():
-                self.tile_a[done] = self.a[to]
-        for matrix, source, target, _ in reversed(self.synthesis):
-            apply(matrix.T, target, source)
+        for axis, end in enumerate(self.ends):
+            if end > self.g.out:  # what lies behind the outputs
+                self.covering.narrow(axis, self.g.out, end - self.g.out).zero_()
+        for matrix, source, target, add in reversed(self.synthesis):
+            apply(matrix.T, target, source, add)
 
     def weight_gradient(self, da: Tensor) -> Tensor:
         """The gradient with respect to the weights; to be called before `backward` overwrites what `forward` left."""
-        g, s, q, parts = self.whole, self.whole.phases, self.whole.taps, []
+        g, s, q, parts = self.g, self.g.stride, self.g.taps, []
         self._mix(da)
-        for operand in self.operand:  # `load`, transposed; a few channels at a time, for what it takes of memory
+        for operands in self.operands:  # `load`, transposed; a few channels at a time, for what it takes of memory
             columns = list[Tensor]()
             for some in self.mixed.split(64, dim=2):
-                part = torch.bmm(operand.transpose(1, 2), some).float()
-                for axis in (2, 1, 0):
-                    matrix = self.spread[axis]
+                part = torch.stack([torch.bmm(x.transpose(1, 2), some) for x in operands], 1).float()
+                for axis, matrix in reversed([*enumerate(self.spread)]):
                     part = part.view(math.prod(self.points[:axis]), len(matrix), -1)
                     part = apply(matrix.T, part, part.new_empty(len(part), matrix.shape[1], part.shape[2]))
                 columns.append(part.view(-1, some.shape[2]))
             parts.append(torch.cat(columns, 1).flatten())
-        w, channels = torch.stack(parts), (g.in_channels, g.channels)
-        if self.fold or self.c == 2:
-            x, z = (3, 5) if self.fold else (5, 3)
-            w = w.view(q, q, q, s, s, s, *channels).permute(7, 6, 0, x, 1, 4, 2, z)
-        else:
-            w = w.view(s, s, s, q, q, q, *channels).permute(7, 6, 3, 2, 4, 1, 5, 0)
+        sizes = (g.channels, g.in_channels, *[q, s] * 3)
+        w = torch.stack(parts).view([sizes[axis] for axis in self.order])
+        w = w.permute([self.order.index(axis) for axis in range(8)])
         return w.reshape(g.channels, g.in_channels, *[s * q] * 3)[..., : g.kernel, : g.kernel, : g.kernel]
-
-    def _tiles(self) -> Iterator[tuple[tuple[slice, ...], ...]]:
-        """Of each tile: its parts of `tile_x`, `x`, `tile_a` and `a`; then, one by one, those of `tile_x` beyond."""
-        g, m, n, length = self.g, self.choice.m, self.given, self.length
-        for k, tile in enumerate(product(range(self.tiles), repeat=3)):
-            first = [i * m * g.stride - g.before for i in tile]
-            lo = [max(0, f) for f in first]
-            hi = [max(a, min(g.side, f + length)) for f, a in zip(first, lo, strict=True)]
-            end, own = [min(g.out, (i + 1) * m) for i in tile], slice(k * n, (k + 1) * n)
-            inside = tuple(slice(a - f, b - f) for f, a, b in zip(first, lo, hi, strict=True))
-            done = (*(slice(0, e - i * m) for i, e in zip(tile, end, strict=True)), own)
-            to = tuple(slice(i * m, e) for i, e in zip(tile, end, strict=True))
-            beyond = [
-                (*[slice(None)] * axis, part, *[slice(None)] * (2 - axis), own)
-                for axis, box in enumerate(inside)
-                for part in (slice(0, box.start), slice(box.stop, length))
-                if part.start < part.stop
-            ]
-            yield (*inside, own), tuple(map(slice, lo, hi)), done, to, *beyond

@@ -54,13 +54,12 @@ def cost(g: Geometry, choice: Choice, chains: int, num_steps: int, dtype: torch.
     layer.begin(chains)
     if 4 * layer.num_weights > WEIGHTS:
         return math.inf
-    once = 2 * flop * layer.num_weights * (layer.c * layer.chains + ROWS)
-    once += 4 * BYTE * layer.num_weights + 2 * CALL * layer.parts
-    once += 8 * BYTE * layer.gathered.numel() * (layer.c == 2)
+    once = 2 * flop * layer.num_weights * (layer.c * layer.rows + ROWS)
+    once += 4 * BYTE * layer.num_weights + 2 * CALL * layer.parts * layer.taps
+    if layer.c == 2:
+        once += 8 * BYTE * layer.gathered.numel()
     for matrix, source, target, _ in layer.analysis + layer.synthesis:
         once += 2 * FLOP * len(matrix) * source.numel() + 4 * BYTE * (source.numel() + target.numel()) + CALL
-    if layer.tiles > 1:
-        once += 20 * BYTE * (layer.tile_x.numel() + layer.tile_a.numel()) + 3 * CALL * layer.tiles**3
     return 2 * once + BYTE * (20 * inputs + 12 * outputs) + 12 * BYTE * layer.num_weights / num_steps
 
 

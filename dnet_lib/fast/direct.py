@@ -76,7 +76,7 @@ class Direct:
     choice = Choice()
 
     def __init__(self, g: Geometry, device: torch.device | str, dtype: torch.dtype = torch.float32):
-        self.g = self.whole = g
+        self.g = g
         self.device, self.dtype, self.given = torch.device(device), dtype, 0
         whole, each = slice(0, g.stride), [slice(p, p + 1) for p in range(g.stride)]
         together = [Group(g, (whole, whole, whole))]

@@ -122,11 +122,14 @@ class FrozenNet:
         """How each convolution is computed, and what the count expects of it."""
         lines = []
         for layer in self.layers:
-            g, how = layer.whole, layer.choice.method
+            g, choice = layer.g, layer.choice
+            how = choice.method
             if isinstance(layer, Separable):
-                how += f", {layer.tiles}^3 tiles of {layer.choice.m}^3 outputs, {math.prod(layer.points)} points"
-                both = (Choice(), layer.choice)
-                counts = [cost(g, choice, self.block, self.num_steps, layer.dtype) for choice in both]
+                how += " along x and y" if choice.axes == 2 else ""
+                how += f", {layer.tiles}^{choice.axes} tiles of {choice.m}^{choice.axes} outputs"
+                how += f", {math.prod(layer.points)} points"
+                both = (Choice(), choice)
+                counts = [cost(g, each, self.block, self.num_steps, layer.dtype) for each in both]
                 ratio = counts[0] / counts[1]
                 how += f", {ratio:.1f} x the speed of direct by the count"
             shapes = f"{g.in_channels} x {g.side}^3 -> {g.channels} x {g.out}^3"

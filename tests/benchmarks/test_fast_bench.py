@@ -242,7 +242,7 @@ def test_memory_and_limits(benchmark, threads, limits):
     frozen = FrozenNet(DescriptorNet.paper(), num_chains=25)
     y = shapes(32, 25)
     frozen.energy_and_gradient(y)
-    layers = [layer.whole for layer in frozen.layers]
+    layers = [layer.g for layer in frozen.layers]
     direct = sum(4 * g.in_channels * g.kernel**3 * g.channels * g.out**3 for g in layers)
     counted = moved = 0
     for layer in frozen.layers:
