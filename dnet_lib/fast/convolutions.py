@@ -32,6 +32,7 @@ from torch import Tensor
 from dnet_lib.energy import SameConv3d
 
 Piece = tuple[tuple[slice, ...], Tensor]  #: Which voxels (X, Y, Z) of a map, and where they lie: a view of that form
+Step = tuple[Tensor, Tensor, Tensor, int]  #: target = matrix @ source in a batch, and whether to add where parts meet
 
 
 @dataclass(frozen=True)
@@ -159,43 +160,36 @@ class Separable:
         matrices = [[as_real(t) for t in algorithm(choice.m, g.taps, axis)] for axis in range(choice.axes)]
         self.c = c = matrices[1][0].shape[1]
         self.points = [a.shape[2] for a, _, _ in matrices]
-        self.n, self.tiles = choice.m + g.taps - 1, -(-g.out // choice.m)
+        self.tiles, samples = -(-g.out // choice.m), g.out + g.taps - 1
+        self.taps = g.taps if choice.axes == 2 else 1  # of the products
         few = g.stride > 1 and g.in_channels < 128
         self.fold = [few or axis >= choice.axes for axis in range(3)]  # whose phases are channels
-        self.phases = [1 if fold else g.stride for fold in self.fold]
-        self.cuts = [self._cuts(axis) for axis in range(choice.axes)]
-        direct = [g.out + g.taps - 1] * (3 - choice.axes)
-        tiled = self.tiles * choice.m
-        self.ends = [tiled] * choice.axes + direct  # the output's sides, and the input's
-        self.sides = [s * (tiled + g.taps - 1) for s in self.phases[: choice.axes]] + direct
-        if self.tiles == 1:
-            self.sides[: choice.axes] = [self.n if fold else g.side for fold in self.fold[: choice.axes]]
+        self.sides = [samples if fold else g.side for fold in self.fold]
         self.width = g.in_channels * g.stride ** sum(self.fold)
         # Complex numbers: the phases are summed over as channels are. Otherwise each phase is a product of its own.
-        apart, along = [2 * axis + 3 for axis in (2, 1, 0)], [2 * axis + 3 for axis in range(3) if self.fold[axis]]
-        apart = [place for place in apart if place not in along]
-        lead, inner = ([], apart + along) if c == 2 else (apart, along)
-        self.order = (*lead, 2, 4, 6, *inner, 1, 0)  # of the weights' axes: out, in, then taps and phases of each axis
+        apart, along = ([axis for axis in range(3) if self.fold[axis] == fold] for fold in (False, True))
+        lead, inner = ([], apart[::-1] + along) if c == 2 else (apart[::-1], along)
+        self.order = (*(2 * axis + 3 for axis in lead), 2, 4, 6, *(2 * axis + 3 for axis in inner), 1, 0)
         self.parts = g.stride ** len(lead)
 
         def put(t: Tensor, kind: torch.dtype = dtype) -> Tensor:
             return t.to(self.device, kind).contiguous()
 
-        self.into, self.spread, self.back = [], [], []  # B for each phase and part of a complex number; G; A
+        self.into, self.spread, self.back = [], [], []  # B and its samples' places for each phase; G; A
         for axis, (a, w, b) in enumerate(matrices):
             real = 1 if axis == 0 else c
-            insides = [inside for inside, _ in self.cuts[axis][0]]
-            self.into.append([[put(b[:, :, t, i].flatten(0, 1)) for i in range(real)] for t in insides])
+            tiled = b.new_zeros(real, *b.shape[:2], self.tiles, samples + choice.m)
+            whole = a.new_zeros(real, self.tiles * choice.m, *a.shape[2:], self.tiles)
+            for tile in range(self.tiles):
+                first = tile * choice.m
+                tiled[:, :, :, tile, first : first + b.shape[2]] = b[..., :real].movedim(-1, 0)
+                whole[:, first : first + choice.m, :, :, tile] = a[:, :real].transpose(0, 1)
+            phases = [(slice(0, samples), slice(0, samples))]
+            if not self.fold[axis]:
+                phases = [cut(g, p, samples) for p in range(g.stride)]
+            self.into.append([(put(tiled[..., inside].flatten(1, 3)), where) for inside, where in phases])
             self.spread.append(put(w[..., :real].transpose(2, 3).flatten(2).flatten(0, 1), torch.float32))
-            self.back.append(put(a[:, :real].transpose(0, 1).flatten(2)))
-
-    def _cuts(self, axis: int) -> list[list[tuple[slice, slice]]]:
-        """Of each tile, of each phase: which of its n samples there are, and where they lie along an axis of x."""
-        g, s, m, n = self.g, self.phases[axis], self.choice.m, self.n
-        if self.tiles == 1 and not self.fold[axis]:
-            return [[cut(g, p, n) for p in range(s)]]
-        first = [[s * m * tile + p for p in range(s)] for tile in range(self.tiles)]
-        return [[(slice(0, n), slice(f, f + s * (n - 1) + 1, s)) for f in firsts] for firsts in first]
+            self.back.append(put(whole[:, : g.out].flatten(2)))
 
     def _buffer(self, name: str, *shape: int) -> Tensor:
         size, where = math.prod(shape), self.scratch if name in ("odd", "even") else self.storage
@@ -206,68 +200,65 @@ class Separable:
     def begin(self, chains: int) -> None:
         """Lay out the buffers for a number of chains, and list the products to be done."""
         if chains == self.given:
-            if any(self.fold) or self.tiles > 1:
-                self.x.zero_()  # a gradient lay there, in the padding too
             return
-        self.given, g, c, m, tiles = chains, self.g, self.c, self.choice.m, self.tiles
-        self.x: Tensor = self._buffer("x", *self.sides, chains, self.width)
-        self.x.zero_()
-        self.slots = list(self._pieces())
-        self.rows = tiles**self.choice.axes * math.prod(self.sides[self.choice.axes :]) * chains
-        self.taps = 1 if self.choice.axes == 3 else g.taps  # of the products
-        beyond = (self.taps - 1) * chains * self.width  # what the later taps read behind the last row
-        self.analysis, self.synthesis = [], []  # (matrix, source, target, whether to add when parts meet)
-        self.between = list[Tensor]()
-        v, batch = self.x, 1
-        for axis, (matrices, cuts) in enumerate(zip(self.into, self.cuts, strict=True)):
-            rest = math.prod(self.sides[axis + 1 :]) * chains * self.width
-            source = v.view(batch, len(matrices[0]), tiles**axis, self.sides[axis], rest)
-            last, here = axis == len(self.into) - 1, tiles ** (axis + 1) * rest
-            name = "v" if last else ("even", "odd")[axis]
-            v = self._buffer(name, self.phases[axis], batch, len(matrices[0][0]), here + last * beyond)
-            target = v[..., :here].unflatten(-1, (-1, rest))
-            if last:
-                v[..., here:] = 0
-            else:
-                self.between.append(v)
-            for (p, parts), before, t in product(enumerate(matrices), range(tiles**axis), range(tiles)):
-                to, where = target[p, :, :, before * tiles + t], cuts[t][p][1]
-                self.analysis += [(b, source[:, i, before, where], to, min(i, 1)) for i, b in enumerate(parts)]
-            batch *= self.phases[axis] * self.points[axis]
-        points = math.prod(self.points)
-        self.v = v.view(-1, points, c, self.rows + beyond // self.width, self.width)
+        self.given, g, c, axes, points = chains, self.g, self.c, self.choice.axes, math.prod(self.points)
+        x = self._buffer("x", *self.sides, chains, self.width).zero_()
+        dx = self._buffer("odd", *x.shape)
+        self.slots, self.gradient = list(self._pieces(x)), list(self._pieces(dx))
+        lines = self.tiles**axes * math.prod(self.sides[axes:]) * chains
+        self.v = self._buffer("v", g.stride ** (3 - sum(self.fold)), points, c, lines, self.width)
+        self.analysis, self.adjoint = list(self._analysis(x)), list(self._analysis(dx))
+        self.rows = lines - (self.taps - 1) * chains  # behind those the later taps have nothing to read
         if c == 2:
-            self.gathered = self._buffer("gathered", points, c, self.rows, c, len(self.v), self.width)
-            self.operands = [[self.gathered.view(points, c * self.rows, -1)]]
+            self.gathered = self._buffer("gathered", points, c, lines, c, len(self.v), self.width)
+            self.operands = [[self.gathered.view(points, c * lines, -1)]]
         else:
             first = [chains * tap for tap in range(self.taps)]
             self.operands = [[part[:, 0, f : f + self.rows] for f in first] for part in self.v]
-        u = self.mixed = self._buffer("even", points, c * self.rows, g.channels)
-        self.covering = self._buffer("a", *self.ends, chains, g.channels)
-        self.a = self.covering[: g.out, : g.out, : g.out]
-        for axis in reversed(range(self.choice.axes)):
-            rest, batch = math.prod(self.ends[axis + 1 :]) * chains * g.channels, math.prod(self.points[:axis])
-            parts, back = len(self.back[axis]), self.back[axis]
-            source = u.view(batch, back.shape[2], tiles ** (axis + 1), rest)
-            shape = batch, parts, tiles**axis, tiles * m, rest
-            u = self._buffer("even" if self.synthesis else "odd", *shape) if axis else self.covering.view(shape)
-            together = [slice(0, parts)] if tiles == 1 else [slice(i, i + 1) for i in range(parts)]
-            for before, t, part in product(range(tiles**axis), range(tiles), together):
-                to = u[:, part, before, t * m : (t + 1) * m].view(batch, -1, rest)
-                self.synthesis.append((back[part].flatten(0, 1), source[:, :, before * tiles + t], to, int(part.stop < parts)))
+        self.mixed = self._buffer("even", points, c * lines, g.channels)
+        self.sums = self.mixed[:, : c * self.rows]
+        self.covering = self._buffer("a", *[g.out] * axes, *self.sides[axes:], chains, g.channels)
+        self.a = self.covering[:, :, : g.out]
+        self.synthesis = list(self._synthesis())
 
-    def _pieces(self) -> Iterator[Piece]:
+    def _pieces(self, x: Tensor) -> Iterator[Piece]:
         """Where the input's voxels lie in x."""
-        g, whole = self.g, slice(None)
-        first = g.before if self.tiles > 1 else 0
-        apart = [(slice(first, first + g.side), whole)]  # as they are
+        g, whole = self.g, (slice(None), slice(None))
         cuts = [
-            [cut(g, p, side) for p in range(g.stride)] if fold else apart
+            [cut(g, p, side) for p in range(g.stride)] if fold else [whole]
             for fold, side in zip(self.fold, self.sides, strict=True)
         ]
         for k, axes in enumerate(product(*cuts)):
             own = slice(k * g.in_channels, (k + 1) * g.in_channels)
-            yield tuple(place for _, place in axes), self.x[*(inside for inside, _ in axes), :, own]
+            yield tuple(place for _, place in axes), x[*(inside for inside, _ in axes), :, own]
+
+    def _analysis(self, x: Tensor) -> Iterator[Step]:
+        """B along each axis: from x to v. Tiles are rows of B, as points are."""
+        v, batch = x, 1
+        for axis, phases in enumerate(self.into):
+            parts, rows, _ = phases[0][0].shape
+            before, rest = self.tiles**axis, math.prod(self.sides[axis + 1 :]) * self.given * self.width
+            source = v.view(batch, parts, before, self.sides[axis], rest)
+            shape = len(phases), batch, rows, before, rest
+            v = self.v.view(shape) if axis == self.choice.axes - 1 else self._buffer(("even", "odd")[axis], *shape)
+            for (p, (b, where)), tile, i in product(enumerate(phases), range(before), range(parts)):
+                yield b[i], source[:, i, tile, where], v[p, :, :, tile], min(i, 1)
+            batch *= len(phases) * self.points[axis]
+
+    def _synthesis(self) -> Iterator[Step]:
+        """A along each axis, the last one first: from `mixed` to a."""
+        u = self.mixed
+        for axis in reversed(range(self.choice.axes)):
+            parts, out, rows = self.back[axis].shape
+            before, batch = self.tiles**axis, math.prod(self.points[:axis])
+            source = u.view(batch, rows, before, -1)
+            shape = batch, parts, before, out, source.shape[3]
+            name = "odd" if axis == self.choice.axes - 1 else "even"
+            u = self._buffer(name, *shape) if axis else self.covering.view(shape)
+            together = [slice(0, parts)] if before == 1 else [slice(i, i + 1) for i in range(parts)]
+            for tile, part in product(range(before), together):
+                target = u[:, part, tile].view(batch, -1, shape[-1])
+                yield self.back[axis][part].flatten(0, 1), source[:, :, tile], target, int(part.stop < parts)
 
     @property
     def num_weights(self) -> int:
@@ -301,11 +292,12 @@ class Separable:
             rows[0, 0], rows[1, 1], rows[1, 0] = v[0], v[0], v[1]
             torch.neg(rows[1, 0], out=rows[0, 1])
         for k, (operand, weights) in enumerate(self._products()):
-            torch.baddbmm(self.mixed, operand, weights, beta=min(k, 1), out=self.mixed)
+            torch.baddbmm(self.sums, operand, weights, beta=min(k, 1), out=self.sums)
+        n = self.points[-1]
         if self.c == 2:  # a constant is all in frequency 0, or at the point (1, 1, 1)
-            self.mixed[0, : self.rows] += self.bias * self.n**3
+            self.mixed[0, : self.rows] += self.bias * n**3
         else:
-            self.mixed[sum(self.n**axis for axis in range(self.choice.axes))] += self.bias
+            self.mixed[sum(n**axis for axis in range(self.choice.axes))] += self.bias
         for matrix, source, target, _ in self.synthesis:
             apply(matrix, source, target)
         return self.a
@@ -316,28 +308,25 @@ class Separable:
             yield from zip(operands, weights.unbind(1), strict=True)
 
     def backward(self, da: Tensor) -> Iterator[Piece]:
-        """The gradient with respect to x, piece by piece, in the buffer x."""
+        """The gradient with respect to x, piece by piece, in a buffer."""
         self._mix(da)
+        self.v[..., self.rows :, :] = 0  # where the first tap of the products reads nothing
         for k, (operand, weights) in enumerate(self._products()):
             add = min(k % self.taps, 1)
-            torch.baddbmm(operand, self.mixed, weights.transpose(1, 2), beta=add, out=operand)
+            torch.baddbmm(operand, self.sums, weights.transpose(1, 2), beta=add, out=operand)
         if self.c == 2:
             v, rows = self.v.permute(2, 1, 3, 0, 4), self.gathered.permute(1, 3, 0, 2, 4, 5)
             torch.add(rows[0, 0], rows[1, 1], out=v[0])
             torch.sub(rows[1, 0], rows[0, 1], out=v[1])
-        for buffer in (self.x, *self.between) if self.tiles > 1 else ():  # tiles share samples
-            buffer.zero_()
-        for matrix, source, target, _ in reversed(self.analysis):
-            apply(matrix.T, target, source, self.tiles > 1)
-        yield from self.slots
+        for matrix, source, target, _ in reversed(self.adjoint):
+            apply(matrix.T, target, source)
+        yield from self.gradient
 
     def _mix(self, da: Tensor) -> None:
         """The gradient with respect to `mixed`."""
         if da.data_ptr() != self.a.data_ptr():
             self.a.copy_(da)
-        for axis, end in enumerate(self.ends):
-            if end > self.g.out:  # what lies behind the outputs
-                self.covering.narrow(axis, self.g.out, end - self.g.out).zero_()
+        self.covering[:, :, self.g.out :] = 0
         for matrix, source, target, add in reversed(self.synthesis):
             apply(matrix.T, target, source, add)
 
@@ -347,7 +336,7 @@ class Separable:
         self._mix(da)
         for operands in self.operands:  # `load`, transposed; a few channels at a time, for what it takes of memory
             columns = list[Tensor]()
-            for some in self.mixed.split(64, dim=2):
+            for some in self.sums.split(64, dim=2):
                 part = torch.stack([torch.bmm(x.transpose(1, 2), some) for x in operands], 1).float()
                 for axis, matrix in reversed([*enumerate(self.spread)]):
                     part = part.view(math.prod(self.points[:axis]), len(matrix), -1)
