@@ -143,7 +143,7 @@ class FrozenNet:
             for layer, conv in zip(self.layers, self.net.convolutions, strict=True):
                 layer.load(conv)
             g = self.layers[-1].g
-            self.dense = self.net.dense.weight.detach().view(g.channels, *[g.out] * 3).permute(1, 2, 3, 0)
+            self.dense = self.net.dense.weight.detach().view(g.channels, *[g.out] * 3).permute(1, 2, 3, 0).contiguous()
             self.versions = self._versions()
         return self
 
@@ -218,8 +218,8 @@ class FrozenNet:
         h = h.to(self.layers[0].dtype)
         self._begin(len(y))
         for layer in self.layers:
-            straight = gave and len(layer.slots) == 1
-            if gave and not straight:  # as a whole, where it lies in one piece
+            straight = gave and (self.activation == "relu" or len(layer.slots) == 1)
+            if gave and not straight:  # as a whole: SiLU is slow on short rows
                 h = activate(h, torch.empty_like(h))
             for where, slot in layer.slots:
                 activate(h[where], slot) if straight else slot.copy_(h[where])
