@@ -56,6 +56,7 @@ def cost(g: Geometry, choice: Choice, chains: int, num_steps: int, dtype: torch.
         return math.inf
     once = 2 * flop * layer.num_weights * (layer.c * layer.rows + ROWS)
     once += 4 * BYTE * layer.num_weights + 2 * CALL * layer.parts * layer.taps
+    once += 2 * BYTE * sum(x.numel() + 2 * layer.sums.numel() for some in layer.operands for x in some)  # half cached
     if layer.c == 2:
         once += 8 * BYTE * layer.gathered.numel()
     for matrix, source, target, _ in layer.analysis + layer.synthesis:
