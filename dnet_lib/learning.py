@@ -435,7 +435,7 @@ def learner(
         share = Share(len(y))
         projection = share.within(projection)
         if energy is None:
-            options: dict[str, Any] = {"fast": settings.fast, "precision": settings.precision}
+            options: dict[str, Any] = {"fast": settings.fast, "precision": settings.precision, "learning": True}
             energy = freeze(run.net, y[share.rows], num_steps=settings.num_steps, **options)
         frozen = energy.refresh() if isinstance(energy, FrozenNet) else None
         slopes, accepted = [], []

@@ -263,8 +263,8 @@ class Separable:
     @property
     def num_weights(self) -> int:
         """How many numbers the transformed weights are."""
-        taps = self.g.taps ** (3 - self.choice.axes)
-        return math.prod(self.points) * taps * self.c * self.g.in_channels * self.g.stride**3 * self.g.channels
+        g = self.g
+        return math.prod(self.points) * self.taps * self.c * g.in_channels * int(g.stride**3) * g.channels
 
     def load(self, conv: SameConv3d) -> None:
         """Transform the weights as they are now: G along each axis."""
@@ -272,7 +272,7 @@ class Separable:
         g, q, s = self.g, self.g.taps, self.g.stride
         w = F.pad(conv.weight.detach(), (0, s * q - g.kernel) * 3).view(g.channels, g.in_channels, *[q, s] * 3)
         w = w.permute(self.order).reshape(self.parts, -1)
-        shape = self.parts, math.prod(self.points), q ** (3 - self.choice.axes), -1, g.channels
+        shape = self.parts, math.prod(self.points), self.taps, -1, g.channels
         self.transformed = self._buffer("weights", self.num_weights).view(shape)
         for part, out in zip(w, self.transformed, strict=True):
             for axis, matrix in enumerate(self.spread):

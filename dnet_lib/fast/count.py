@@ -11,7 +11,8 @@ from dnet_lib.fast.convolutions import Choice, Geometry, Separable, candidates
 from dnet_lib.fast.direct import Direct
 
 BUFFERS, WEIGHTS = 2**29, 2**29
-"""Bytes that all buffers, and one layer's transformed weights, may take. More chains than fit go through in blocks."""
+"""Bytes that all buffers, and one layer's transformed weights, may take; in learning, which needs memory of its own,
+weights half of that. More chains than fit go through in blocks."""
 FLOP, BYTE, CALL = 7e-12, 6e-11, 2e-5
 """Seconds of a multiplication or addition in a product, of a byte that comes from memory or goes there, and of a call:
 about 140 GFLOP/s, 17 GB/s and 20 microseconds, as one thread of a server has them. Only their ratios matter."""
@@ -52,9 +53,7 @@ def cost(g: Geometry, choice: Choice, chains: int, num_steps: int, dtype: torch.
         calls = len(layer.groups) + len(layer.parts) + 2 * g.stride ** (3 if g.in_channels == 1 else 2)
         return 2 * flop * products + BYTE * (24 * inputs + 24 * outputs) + CALL * calls
     layer.begin(chains)
-    if 4 * layer.num_weights > WEIGHTS:
-        return math.inf
-    once = 2 * flop * layer.num_weights * (layer.c * layer.rows + ROWS)
+    once: float = 2 * flop * layer.num_weights * (layer.c * layer.rows + ROWS)
     once += 4 * BYTE * layer.num_weights + 2 * CALL * layer.parts * layer.taps
     once += 2 * BYTE * sum(x.numel() + 2 * layer.sums.numel() for some in layer.operands for x in some)  # half cached
     if layer.c == 2:
@@ -75,6 +74,7 @@ def plan(
     num_steps: int,
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
+    learning: bool = False,
 ) -> tuple[tuple[Choice, ...], int]:
     """The cheapest choice for each convolution, and how many chains go through at once.
 
@@ -83,8 +83,9 @@ def plan(
     block, room, choices = min(chains, 32), 0, list[Choice]()
     for g in geometries:
         counts = {Choice(): DOUBT * cost(g, Choice(), block, num_steps, dtype)}
-        others = candidates(g, dtype)[1:] if device == "cpu" else []
-        counts |= {choice: cost(g, choice, block, num_steps, dtype) for choice in others}
+        for choice in candidates(g, dtype)[1:] if device == "cpu" else []:
+            if 4 * Separable(g, choice, "meta").num_weights <= WEIGHTS >> learning:
+                counts[choice] = cost(g, choice, block, num_steps, dtype)
         choices.append(min(counts, key=counts.__getitem__))
         layer = make(g, choices[-1], "meta")
         layer.begin(1)

@@ -77,6 +77,7 @@ class FrozenNet:
     num_steps   how many gradients will share one transform of the weights
     choices     one `Choice` a convolution, in place of the count's
     precision   of the convolutions' products, as in `freeze`
+    learning    whether the weights' gradients will be asked for, too: transformed weights then take less memory
 
     An energy like any other for `langevin` and `sample`. Once the network's weights have changed, everything but
     `refresh` raises `StaleError`. (PyTorch counts changes in place; those made through `.data` go unseen.)
@@ -90,6 +91,7 @@ class FrozenNet:
         num_steps: int = 20,
         choices: Sequence[Choice] | None = None,
         precision: str = "float32",
+        learning: bool = False,
     ):
         if any(p.dtype != torch.float32 for p in net.parameters()):
             raise ShapeError("only a float32 network can be frozen: use the network itself, or net.float()")
@@ -97,7 +99,7 @@ class FrozenNet:
         device, self.net, self.num_steps = net.device, net, check_whole(num_steps, "num_steps", 1)
         self.precision = supported(precision, device)
         geometries, dtype = tuple(map(geometry, net.convolutions)), PRECISIONS[self.precision]
-        planned, self.block = plan(geometries, num_chains, num_steps, dtype, device.type)
+        planned, self.block = plan(geometries, num_chains, num_steps, dtype, device.type, learning)
         self.scratch = dict[str, Tensor]()  # of all layers in turn
         chosen = zip(geometries, choices or planned, strict=True)
         self.layers = [make(g, choice, device, dtype, self.scratch) for g, choice in chosen]
@@ -287,7 +289,13 @@ def is_plain(energy: Energy) -> bool:
 
 
 def freeze(
-    energy: Energy, y: Tensor, *, num_steps: int, fast: bool | None = None, precision: str = "float32"
+    energy: Energy,
+    y: Tensor,
+    *,
+    num_steps: int,
+    fast: bool | None = None,
+    precision: str = "float32",
+    learning: bool = False,
 ) -> Energy:
     """What `num_steps` Langevin steps from y should use: a frozen view of `energy` where that pays, else itself.
 
@@ -298,7 +306,7 @@ def freeze(
     `precision="bfloat16"` makes the products of the convolutions, forward and back, of bfloat16 numbers (8 bits of
     mantissa), everywhere else float32 stays: about twice to four times as fast where the processor or GPU has units for
     it; where it has not, a warning says so and float32 is taken. `"tf32"` does the like on NVIDIA's GPUs. Both need a
-    network that can be frozen.
+    network that can be frozen. `learning` keeps the view small enough to learn with it, as `learn` does.
     """
     if fast not in (None, True, False):
         raise ValueError(f"fast is True, False or None, not {fast!r}")
@@ -313,4 +321,4 @@ def freeze(
         return energy
     if not asked and not worth(tuple(map(geometry, energy.convolutions)), len(y), num_steps):
         return energy
-    return FrozenNet(energy, num_chains=len(y), num_steps=max(1, num_steps), precision=precision)
+    return FrozenNet(energy, num_chains=len(y), num_steps=max(1, num_steps), precision=precision, learning=learning)

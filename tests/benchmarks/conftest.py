@@ -1,8 +1,8 @@
 """Timings run only when asked for: pytest tests/benchmarks --benchmark-only."""
 
-import importlib
 import io
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -67,25 +67,31 @@ def compare(benchmark):
 
 @pytest.fixture(scope="session")
 def before(tmp_path_factory):
-    """This library as it was, a module beside today's; None where the repository's history is not at hand."""
+    """before(name, *arguments): a call of `calls` by this library as it was, in a process of its own.
+
+    None where the repository's history is not at hand.
+    """
     root, folder = Path(__file__).parents[2], tmp_path_factory.mktemp("before")
     packed = subprocess.run(["git", "-C", root, "archive", BEFORE, "dnet_lib"], capture_output=True)
     if packed.returncode:
-        return None
+        yield None
+        return
     with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as archive:
         archive.extractall(folder, filter="data")
-    now = {name: module for name, module in sys.modules.items() if name.split(".")[0] == "dnet_lib"}
-    for name in now:
-        del sys.modules[name]
-    sys.path.insert(0, str(folder))
-    old = importlib.import_module("dnet_lib")
-    for room in ("presets", "starts", "energy"):
-        importlib.import_module(f"dnet_lib.{room}")
-    sys.path.remove(str(folder))
-    for name in [name for name in sys.modules if name.split(".")[0] == "dnet_lib"]:
-        del sys.modules[name]
-    sys.modules |= now
-    return old
+    command = [sys.executable, Path(__file__).with_name("calls.py")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(folder)}, **pipes) as process:
+
+        def say(line: str = ""):
+            print(line, file=process.stdin, flush=True)
+            assert process.stdout.readline(), "the process of the library as it was has died"
+
+        def prepare(name: str, *arguments, **options):
+            say(json.dumps((name, torch.get_num_threads(), arguments, options)))
+            return say
+
+        yield prepare
+        process.stdin.close()
 
 
 @pytest.fixture

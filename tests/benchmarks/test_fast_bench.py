@@ -3,7 +3,7 @@
 Every test times all ways in turn, round by round, on the same shapes; the set-up of the frozen weights is counted into
 each step, a K-th of it. The ways are
 
-    before          this library as it was before bfloat16 (`BEFORE`), from the repository's history
+    before          this library as it was before bfloat16 (`BEFORE`), from the repository's history, in its own process
     plain           `fast=False`; also under torch.autocast (bfloat16), with channels last, and compiled
     torchebm        installed by the extra [benchmarks]; without it its column is missing
     ours, bfloat16  what `sample` does by itself, and with precision="bfloat16"
@@ -14,26 +14,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from calls import LEARNING, STEP_SIZE, chain, lesson, module, network, shapes
 from torch import nn
 
 import dnet_lib
-import dnet_lib.presets
-from dnet_lib import Architecture, DescriptorNet
+from dnet_lib import DescriptorNet
 from dnet_lib.fast import FrozenNet, has_bfloat16
 from dnet_lib.fast.convolutions import Separable
 
 K = 20
-STEP_SIZE = 0.01
 UNSEEN = {  # neither the paper's network nor a preset of this library
-    "one layer, 32^3": Architecture(32, ((64, 9, 2),)),
-    "three layers, 24^3, SiLU": Architecture(24, ((48, 7, 2), (64, 5, 2), (32, 3, 1)), activation="silu"),
-    "stride 1, 16^3": Architecture(16, ((16, 5, 1), (32, 5, 1))),
-    "large kernel, odd grid": Architecture(29, ((32, 13, 4), (64, 4, 2))),
+    "one layer, 32^3": ("own", 32, [(64, 9, 2)]),
+    "three layers, 24^3, SiLU": ("own", 24, [(48, 7, 2), (64, 5, 2), (32, 3, 1)], "silu"),
+    "stride 1, 16^3": ("own", 16, [(16, 5, 1), (32, 5, 1)]),
+    "large kernel, odd grid": ("own", 29, [(32, 13, 4), (64, 4, 2)]),
 }
 CPU = torch.device("cpu")
 
@@ -82,27 +80,18 @@ def peers(net: DescriptorNet, y: torch.Tensor, steps: int) -> dict[str, Callable
     return calls
 
 
-def ways(make: Callable, y: torch.Tensor, before, *, slow: bool = False, all_peers: bool = True) -> tuple[dict, dict]:
-    """The same chain by every way; how many steps each call makes. `make` makes the network from either library."""
-    net, few = make(dnet_lib), 1 if slow else K // 4
-    calls: dict[str, Callable[[], object]] = {"plain": lambda: run(dnet_lib, net, few, fast=False)}
-
-    def run(library, net, steps, **options):
-        return library.sample(y, net, num_steps=steps, step_size=STEP_SIZE, **options)
-
+def ways(net: tuple, chains: int, before, *, slow: bool = False, all_peers: bool = True) -> tuple[dict, dict]:
+    """The same chain by every way; how many steps each call makes."""
+    few = 1 if slow else K // 4
+    calls: dict[str, Callable[[], object]] = {"plain": chain(net, chains, few, fast=False)}
     if before is not None:
-        old = make(before)
-        calls["before"] = lambda: run(before, old, K)
+        calls["before"] = before("chain", net, chains, K)
     if all_peers:
-        calls |= peers(make(dnet_lib), y, few)
-    calls["ours"] = lambda: run(dnet_lib, net, K)
+        calls |= peers(network(*net), shapes(net[1], chains), few)
+    calls["ours"] = chain(net, chains, K)
     if has_bfloat16(CPU):
-        calls["bfloat16"] = lambda: run(dnet_lib, net, K, precision="bfloat16")
+        calls["bfloat16"] = chain(net, chains, K, precision="bfloat16")
     return calls, {name: K if name in ("before", "ours", "bfloat16") else few for name in calls}
-
-
-def shapes(side: int, chains: int) -> torch.Tensor:
-    return 0.5 * torch.randn(chains, 1, *[side] * 3)
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -113,9 +102,7 @@ def shapes(side: int, chains: int) -> torch.Tensor:
 def test_networks_that_ship_and_the_papers(compare, threads, before, kind, side, chains, count):
     threads(count)
     slow = kind == "paper"
-    calls, per = ways(
-        lambda library: getattr(library.DescriptorNet, kind)(side), shapes(side, chains), before, slow=slow
-    )
+    calls, per = ways((kind, side), chains, before, slow=slow)
     if kind == "paper":  # plain PyTorch under autocast takes ten seconds a step there
         calls.pop("plain, autocast", None)
     compare({"name": f"{kind} {side}^3", "chains": chains}, calls, rounds=3, per=per)
@@ -123,19 +110,17 @@ def test_networks_that_ship_and_the_papers(compare, threads, before, kind, side,
 
 def test_the_papers_network_on_a_large_grid(compare, threads, before):
     threads(2)
-    calls, per = ways(
-        lambda library: library.DescriptorNet.paper(64), shapes(64, 4), before, slow=True, all_peers=False
-    )
+    calls, per = ways(("paper", 64), 4, before, slow=True, all_peers=False)
     compare({"name": "paper 64^3", "chains": 4}, calls, rounds=2, per=per)
 
 
 @pytest.mark.parametrize("chains", [1, 5, 25, 100, 1000])
 def test_the_cost_of_a_chain_does_not_grow(compare, threads, chains):
     threads(2)
-    net, y, steps = DescriptorNet.paper(), shapes(32, chains), 4 if chains > 25 else K
-    calls = {"ours": lambda: dnet_lib.sample(y, net, num_steps=steps, step_size=STEP_SIZE)}
+    steps = 4 if chains > 25 else K
+    calls = {"ours": chain(("paper", 32), chains, steps)}
     if chains < 25:
-        calls["plain"] = lambda: dnet_lib.sample(y, net, num_steps=2, step_size=STEP_SIZE, fast=False)
+        calls["plain"] = chain(("paper", 32), chains, 2, fast=False)
     rounds, per = 1 if chains > 25 else 3, {"ours": steps, "plain": 2}
     compare({"name": "paper 32^3, by chains", "chains": chains}, calls, rounds=rounds, per=per)
 
@@ -143,67 +128,27 @@ def test_the_cost_of_a_chain_does_not_grow(compare, threads, chains):
 @pytest.mark.parametrize("name", UNSEEN)
 def test_networks_not_tuned_for(compare, threads, before, name):
     threads(1)
-    a = UNSEEN[name]
-
-    def make(library):
-        return library.DescriptorNet(library.Architecture(a.resolution, a.layers, a.activation))
-
-    calls, per = ways(make, shapes(a.resolution, 8), before, all_peers=False)
+    calls, per = ways(UNSEEN[name], 8, before, all_peers=False)
     compare({"name": name, "chains": 8}, calls, rounds=3, per=per)
 
 
 def test_a_users_own_module(compare, threads, before):
     """It takes the plain path, then as now."""
     threads(1)
-    y = shapes(16, 32)
-    net = nn.Sequential(nn.Conv3d(1, 32, 4, 2, 1), nn.ReLU(), nn.Conv3d(32, 32, 4, 2, 1), nn.ReLU(), nn.Flatten(1))
-    energy = nn.Sequential(net, nn.Linear(32 * 64, 1), nn.Flatten(0))
-    calls = {
-        name: lambda library=library: library.sample(y, energy, num_steps=K, step_size=STEP_SIZE)
-        for name, library in (("before", before), ("ours", dnet_lib))
-        if library is not None
-    }
+    calls = {} if before is None else {"before": before("module", 32, K)}
+    calls["ours"] = module(32, K)
     compare({"name": "a module of one's own, 16^3", "chains": 32}, calls, rounds=5, per=dict.fromkeys(calls, K))
-
-
-LEARNING = {
-    "synthesis": lambda presets: (presets.CPU.architecture, presets.CPU.settings, 16),
-    "all categories": lambda presets: (presets.MIXED.architecture, presets.MIXED.settings, 20),
-    "recovery": lambda presets: (
-        next(iter(presets.RECOVERY.values())).architecture,
-        next(iter(presets.RECOVERY.values())).settings,
-        16,
-    ),
-    "multi-grid, 8^3": lambda presets: (presets.GRIDS.architecture, presets.GRIDS.settings[1], 16),
-    "multi-grid, 16^3": lambda presets: (presets.GRIDS.architecture, presets.GRIDS.settings[2], 16),
-    "the paper's": lambda presets: (presets.AUTHORS.architecture, presets.AUTHORS.settings, 25),
-}
 
 
 @pytest.mark.parametrize("name", LEARNING)
 def test_learning_iterations(compare, threads, before, name):
-    """Algorithm 1 with a preset's network, batch and chains: K steps, eq. (8), Adam, the average, and the starts."""
+    """Plainly, before, and now: the paper's takes half a minute plainly."""
     threads(1)
-    side = {"multi-grid, 8^3": 8, "multi-grid, 16^3": 16}.get(name, 32)
-    data = (torch.rand(64, 1, *[side] * 3) < 0.2).float() - 0.2
-
-    def iterations(library, **options):
-        starts = library.starts
-        architecture, settings, chains = LEARNING[name](library.presets)
-        if side != 32:
-            architecture = library.Architecture(side, library.energy.COMPACT_LAYERS[side])
-        settings = replace(settings, num_iterations=10**6, **options)
-        net = library.DescriptorNet(architecture)
-        run = library.Run.begin(net, starts.Persistent(starts.noise(chains, side)), settings)
-        records = library.learn(run, data, settings, save_every=10**6)
-        next(records)  # what is done once a run
-        return lambda: next(records)
-
-    calls = {"plain": iterations(dnet_lib, fast=False)} if name != "the paper's" else {}
-    calls |= {"before": iterations(before)} if before is not None else {}
-    calls |= {"ours": iterations(dnet_lib)}
-    calls |= {"bfloat16": iterations(dnet_lib, precision="bfloat16")} if has_bfloat16(CPU) else {}
-    compare({"name": f"learning: {name}", "chains": LEARNING[name](dnet_lib.presets)[2]}, calls, rounds=3)
+    calls = {"plain": lesson(name, fast=False)} if name != "the paper's" else {}
+    calls |= {"before": before("lesson", name)} if before is not None else {}
+    calls |= {"ours": lesson(name)}
+    calls |= {"bfloat16": lesson(name, precision="bfloat16")} if has_bfloat16(CPU) else {}
+    compare({"name": f"learning: {name}", "chains": LEARNING[name][2]}, calls, rounds=3)
 
 
 PEAK = """
