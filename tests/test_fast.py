@@ -309,6 +309,30 @@ def test_the_learning_gradient(activation, penalty, choices):
         assert (parameter.grad - want).norm() < 1e-3 * want.norm() + 1e-6  # the last bias's gradient is nothing
 
 
+@pytest.mark.parametrize("chains", [1, 4])
+@pytest.mark.parametrize("activation", ["relu", "silu"])
+@pytest.mark.parametrize(
+    "side, layers",
+    [(5, ((7, 1, 3), (6, 8, 1))), (9, ((31, 2, 3), (7, 6, 3))), (4, ((5, 2, 4), (9, 3, 2))), (7, ((4, 9, 2),))],
+)
+def test_kernels_larger_than_the_grid_and_smaller_than_the_stride(side, layers, activation, chains):
+    """Taps that meet no voxel are left out, voxels that meet no tap have no gradient."""
+    net = network(Architecture(side, layers, activation, s=None, bounds=(-1.0, 1.0)))
+    y, weight = torch.rand(chains, 1, *[side] * 3, generator=seeded(1)) - 0.5, torch.ones(chains)
+    exact = copy.deepcopy(net).double()
+    e, slope = energy_and_gradient(y.double(), exact)
+    exact.requires_grad_(True).energy(y.double()).sum().backward()
+    for pick in (0, -1):
+        choices = [candidates(geometry(conv))[pick] for conv in net.convolutions]
+        frozen = FrozenNet(net, num_chains=chains, choices=choices)
+        for _ in range(2):
+            ours, gradient = frozen.energy_and_gradient(y)
+            assert relative(ours.double(), e) < 1e-4 and relative(gradient.double(), slope) < 1e-4
+        for name, got in frozen.learning_gradient(y, weight, torch.zeros(chains))[1].items():
+            wanted = exact.get_parameter(name).grad
+            assert wanted is not None and (got.double() - wanted).norm() < 1e-4 * wanted.norm() + 1e-5
+
+
 def test_learning_on_both_paths_and_resumed(tmp_path):
     shapes = load_shapes("furniture", "toilet", resolution=16).centred[:20]
     architecture = Architecture(16, ((16, 8, 2), (20, 4, 2)), activation="silu")
@@ -361,6 +385,11 @@ def test_the_count_prefers_what_is_known_to_be_fast():
     text = paper.describe().splitlines()
     assert len(text) == 2 and "DFT" in text[0] and "2304 points" in text[0] and "Toom-Cook" in text[1], text
     assert paper.block >= 25
+    lean = FrozenNet(DescriptorNet.paper(), num_chains=25, learning=True)
+    sizes = [max(layer.num_weights for layer in view.layers if isinstance(layer, Separable)) for view in (paper, lean)]
+    assert 4 * sizes[1] <= count_room.WEIGHTS // 2 < 4 * sizes[0] <= count_room.WEIGHTS
+    compact = [layer.choice for layer in FrozenNet(DescriptorNet.compact(32), num_chains=16).layers]
+    assert compact == [Choice(), Choice("Toom-Cook", 4, 2), Choice("Toom-Cook", 4, 2)]
     tiny = FrozenNet(DescriptorNet(Architecture(8, ((4, 1, 1), (4, 3, 2)))), num_chains=1)
     assert "direct" in tiny.describe().splitlines()[0]
     assert candidates(Geometry(8, 1, 8, 4, 1, 1, 0)) == [Choice()], "nothing is gained on one tap"

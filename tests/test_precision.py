@@ -111,7 +111,7 @@ def test_sums_over_groups_are_float32(monkeypatch):
         conv.weight[0, :, 0, 1], conv.weight[0, :, 1, 1] = 1 / 16, -256
     layer = direct.Direct(geometry(conv), "cpu", torch.bfloat16)
     layer.begin(3)
-    layer.load(conv)
+    layer.load(conv.weight.detach(), conv.bias.detach())
     for _, slot in layer.slots:
         slot.fill_(1)
     assert len(layer.groups) == 4 and (layer.forward() == 0.25).all()

@@ -29,8 +29,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dnet_lib.energy import SameConv3d
-
 Piece = tuple[tuple[slice, ...], Tensor]  #: Which voxels (X, Y, Z) of a map, and where they lie: a view of that form
 Step = tuple[Tensor, Tensor, Tensor, int]  #: target = matrix @ source in a batch, and whether to add where parts meet
 
@@ -46,11 +44,6 @@ class Geometry:
     kernel: int
     stride: int
     before: int
-
-    @property
-    def phases(self) -> int:
-        """Phases that have taps."""
-        return min(self.stride, self.kernel)
 
     @property
     def taps(self) -> int:
@@ -266,11 +259,11 @@ class Separable:
         g = self.g
         return math.prod(self.points) * self.taps * self.c * g.in_channels * int(g.stride**3) * g.channels
 
-    def load(self, conv: SameConv3d) -> None:
+    def load(self, weight: Tensor, bias: Tensor) -> None:
         """Transform the weights as they are now: G along each axis."""
-        self.bias = conv.bias.detach()
+        self.bias = bias
         g, q, s = self.g, self.g.taps, self.g.stride
-        w = F.pad(conv.weight.detach(), (0, s * q - g.kernel) * 3).view(g.channels, g.in_channels, *[q, s] * 3)
+        w = F.pad(weight, (0, s * q - g.kernel) * 3).view(g.channels, g.in_channels, *[q, s] * 3)
         w = w.permute(self.order).reshape(self.parts, -1)
         shape = self.parts, math.prod(self.points), self.taps, -1, g.channels
         self.transformed = self._buffer("weights", self.num_weights).view(shape)

@@ -13,20 +13,30 @@ from dnet_lib.fast.direct import Direct
 BUFFERS, WEIGHTS = 2**29, 2**29
 """Bytes that all buffers, and one layer's transformed weights, may take; in learning, which needs memory of its own,
 weights half of that. More chains than fit go through in blocks."""
-FLOP, BYTE, CALL = 7e-12, 6e-11, 2e-5
-"""Seconds of a multiplication or addition in a product, of a byte that comes from memory or goes there, and of a call:
-about 140 GFLOP/s, 17 GB/s and 20 microseconds, as one thread of a server has them. Only their ratios matter."""
+FLOP, BYTE, CALL, ITEM = 7e-12, 6e-11, 2e-5, (1e-7, 2e-6)
+"""Seconds of a multiplication or addition in a product, of a byte that comes from memory or goes there, of a call, and of
+each product of a batch, in one piece of memory or not: about 140 GFLOP/s, 17 GB/s, 20, 0.1 and 2 microseconds, as one
+thread of a server has them. Only their ratios matter."""
 BFLOAT16 = 6.0  #: So many times faster are products of bfloat16 numbers
 LANES, ROWS = 16, 16
 """Kernels compute so many channels at a time, be there fewer or not; a product takes the time of so many more rows."""
 DOUBT = 0.8  #: An algorithm must count at most this share of the direct convolution: counts err
-WORTH = 0.02  #: Convolutions that take fewer seconds in all steps are left to PyTorch as they are
+WORTH, SMALL = 0.02, 0.002
+"""Convolutions that take fewer seconds in all steps are left to PyTorch as they are; those that take fewer seconds in one
+gradient, too, if less than a quarter of it are products."""
+
+
+def taps(conv: SameConv3d) -> slice:
+    """Which taps of an axis ever meet a voxel: on small grids large kernels have others, too."""
+    first = max(0, conv.before - conv.stride * (conv.out_resolution - 1))
+    return slice(first, min(conv.weight.shape[2], conv.before + conv.resolution))
 
 
 def geometry(conv: SameConv3d) -> Geometry:
-    """The numbers of a convolution."""
-    channels, in_channels, kernel = conv.weight.shape[:3]
-    return Geometry(conv.resolution, in_channels, conv.out_resolution, channels, kernel, conv.stride, conv.before)
+    """The numbers of a convolution, of the taps that meet voxels."""
+    (channels, in_channels), met = conv.weight.shape[:2], taps(conv)
+    side, out, before = conv.resolution, conv.out_resolution, conv.before - met.start
+    return Geometry(side, in_channels, out, channels, met.stop - met.start, conv.stride, before)
 
 
 def make(
@@ -54,7 +64,10 @@ def cost(g: Geometry, choice: Choice, chains: int, num_steps: int, dtype: torch.
         return 2 * flop * products + BYTE * (24 * inputs + 24 * outputs) + CALL * calls
     layer.begin(chains)
     once: float = 2 * flop * layer.num_weights * (layer.c * layer.rows + ROWS)
-    once += 4 * BYTE * layer.num_weights + 2 * CALL * layer.parts * layer.taps
+    once += (
+        4 * BYTE * layer.num_weights
+        + (2 * CALL + ITEM[choice.axes < 3] * math.prod(layer.points)) * layer.parts * layer.taps
+    )
     once += 2 * BYTE * sum(x.numel() + 2 * layer.sums.numel() for some in layer.operands for x in some)  # half cached
     if layer.c == 2:
         once += 8 * BYTE * layer.gathered.numel()
@@ -98,4 +111,8 @@ def plan(
 def worth(geometries: tuple[Geometry, ...], chains: int, num_steps: int) -> bool:
     """Whether there is enough to compute in `num_steps` gradients that freezing pays."""
     block = min(chains, 32)
-    return num_steps * sum(cost(g, Choice(), block, num_steps) for g in geometries) * chains / block > WORTH
+    choices, _ = plan(geometries, chains, num_steps)
+    each = zip(geometries, choices, strict=True)
+    once = sum(cost(g, choice, block, num_steps) for g, choice in each) * chains / block
+    products = sum(g.in_channels * g.kernel**3 * g.channels * g.out**3 for g in geometries) * chains
+    return num_steps * once > WORTH and (once > SMALL or 4 * 4 * FLOP * products > once)

@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dnet_lib.energy import SameConv3d
 from dnet_lib.fast.convolutions import Choice, Geometry, Piece, cut
 
 LAST = torch.channels_last_3d
@@ -28,6 +27,15 @@ def sound(channels: int, taps: int, dtype: torch.dtype) -> int:
     """How many channels to give a convolution of some: more where oneDNN's kernels for AMX are wrong (`findings`)."""
     wrong = dtype == torch.bfloat16 and channels < 16 and channels % 2 == 0
     return 16 if wrong and channels * taps > 32 and channels * taps % 32 == 0 else channels
+
+
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None, padding: tuple[int, ...] = (0, 0, 0)) -> Tensor:
+    """`conv3d`; of single float32 chains, or with single taps, by oneDNN, where PyTorch takes slower ways of its own."""
+    slow = x.device.type == "cpu" and x.dtype == torch.float32 and (len(x) == 1 or weight[0, 0].numel() == 1)
+    if slow and torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled:
+        result: Tensor = torch.ops.aten.mkldnn_convolution(x, weight, bias, padding, [1] * 3, [1] * 3, 1)
+        return result
+    return F.conv3d(x, weight, bias, padding=padding)
 
 
 class Group:
@@ -78,11 +86,12 @@ class Direct:
     def __init__(self, g: Geometry, device: torch.device | str, dtype: torch.dtype = torch.float32):
         self.g = g
         self.device, self.dtype, self.given = torch.device(device), dtype, 0
-        whole, each = slice(0, g.stride), [slice(p, p + 1) for p in range(g.stride)]
+        phases = min(g.stride, g.kernel)  # that have taps
+        whole, each = slice(0, phases), [slice(p, p + 1) for p in range(phases)]
         together = [Group(g, (whole, whole, whole))]
         apart = [group for x in each for y in each if (group := Group(g, (x, y, whole))).read]
         few, small = g.in_channels * g.channels * (g.taps * g.stride) ** 3 <= TOGETHER, g.in_channels * g.side**3 < ROWS
-        exact = g.kernel % g.stride == 0  # else the phases together have taps of nothing
+        exact = g.kernel % phases == 0  # else the phases together have taps of nothing
         self.groups = together if g.in_channels == 1 or (few and (exact or small)) else apart  # of the sum
         self.parts = together if g.in_channels == 1 or (few and small) else apart  # of the gradient
 
@@ -98,10 +107,10 @@ class Direct:
             self.inputs.append(samples.permute(0, 4, 1, 2, 3))
             self.slots += group.pieces(samples)
 
-    def load(self, conv: SameConv3d) -> None:
+    def load(self, weight: Tensor, bias: Tensor) -> None:
         """Take the weights as they are now."""
-        g, self.bias = self.g, conv.bias.detach().to(self.dtype)
-        w = F.pad(conv.weight.detach(), (0, g.taps * g.stride - g.kernel) * 3).to(self.dtype)
+        g, self.bias = self.g, bias.to(self.dtype)
+        w = F.pad(weight, (0, g.taps * g.stride - g.kernel) * 3).to(self.dtype)
         w = w.view(g.channels, g.in_channels, *[g.taps, g.stride] * 3).permute(0, 3, 5, 7, 1, 2, 4, 6)
         self.weights = [self._last(group.of(w).flatten(1, 4), group.taps[2]) for group in self.groups]
         flipped = [group.of(w).flatten(1, 4).flip(2, 3, 4).transpose(0, 1) for group in self.parts]
@@ -109,11 +118,11 @@ class Direct:
 
     def forward(self) -> Tensor:
         """conv(x) + bias, of what lies in the slots."""
-        total = F.conv3d(self.inputs[0], self.weights[0], self.bias)
+        total = convolve(self.inputs[0], self.weights[0], self.bias)
         if len(self.groups) > 1:
             total = total.float()
             for samples, weight in zip(self.inputs[1:], self.weights[1:], strict=True):
-                total += F.conv3d(samples, weight)
+                total += convolve(samples, weight)
         return total.to(self.dtype).permute(2, 3, 4, 0, 1)
 
     def backward(self, da: Tensor) -> Iterator[Piece]:
@@ -121,12 +130,20 @@ class Direct:
         da = da.permute(3, 4, 0, 1, 2)
         for part, weight in zip(self.parts, self.reversed, strict=True):
             samples = self._last(da, part.taps[2])
-            if self.g.out < max(part.taps):  # there PyTorch's bfloat16 kernels read past what they pad themselves
+            if self.g.out == 1 or self.g.out < max(
+                part.taps
+            ):  # there PyTorch's bfloat16 kernels read past what they pad themselves
                 around = [pad for pad in reversed(part.pads) for _ in (0, 1)]
-                dx = F.conv3d(F.pad(samples, around).contiguous(memory_format=LAST), weight)
+                dx = convolve(F.pad(samples, around).contiguous(memory_format=LAST), weight)
             else:
-                dx = F.conv3d(samples, weight, padding=part.pads)
+                dx = convolve(samples, weight, padding=part.pads)
             yield from part.pieces(dx.permute(0, 2, 3, 4, 1), gradient=True)
+        g, nothing = self.g, torch.zeros((), dtype=self.dtype, device=self.device)
+        for phases in product(range(g.stride), repeat=3) if g.stride > g.kernel else ():
+            if max(phases) >= g.kernel:  # no output reads these voxels
+                places = [cut(g, p, g.out)[1] for p in phases]
+                shape = [len(range(*place.indices(g.side))) for place in places]
+                yield tuple(places), nothing.expand(*shape, len(da), g.in_channels)
 
     def weight_gradient(self, da: Tensor) -> Tensor:
         """The gradient with respect to the weights; after `forward`."""

@@ -24,7 +24,7 @@ from dnet_lib.checks import check_whole
 from dnet_lib.energy import DescriptorNet, Energy
 from dnet_lib.errors import ShapeError, StaleError
 from dnet_lib.fast.convolutions import Choice, Piece, Separable
-from dnet_lib.fast.count import cost, geometry, make, plan, worth
+from dnet_lib.fast.count import cost, geometry, make, plan, taps, worth
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -143,7 +143,8 @@ class FrozenNet:
         """Transform the weights as they are now; nothing is done when they have not changed."""
         if getattr(self, "versions", None) != self._versions():
             for layer, conv in zip(self.layers, self.net.convolutions, strict=True):
-                layer.load(conv)
+                met = taps(conv)
+                layer.load(conv.weight.detach()[:, :, met, met, met], conv.bias.detach())
             g = self.layers[-1].g
             self.dense = self.net.dense.weight.detach().view(g.channels, *[g.out] * 3).permute(1, 2, 3, 0).contiguous()
             self.versions = self._versions()
@@ -199,7 +200,8 @@ class FrozenNet:
             for k in reversed(range(len(self.layers))):
                 da = self._slope(pieces, gave[k])
                 total[f"layers.{k}.bias"] += da.sum((0, 1, 2, 3), dtype=torch.float32)
-                total[f"layers.{k}.weight"] += self.layers[k].weight_gradient(da)
+                met = taps(self.net.convolutions[k])
+                total[f"layers.{k}.weight"][:, :, met, met, met] += self.layers[k].weight_gradient(da)
                 pieces = self.layers[k].backward(da) if k else []
         return torch.cat(energies), total
 
@@ -241,9 +243,14 @@ class FrozenNet:
 
     def _slope(self, pieces: Iterable[Piece], a: Tensor) -> Tensor:
         """The gradient with respect to a, written over a, from that with respect to its activation, in pieces."""
+        whole = None
         for where, g in pieces:
-            SLOPE[self.activation](g, a[where])
-        return a
+            if self.activation == "relu" or g.shape == a.shape:
+                SLOPE[self.activation](g, a[where])
+            elif g.numel():  # SiLU is slow on short rows
+                whole = torch.empty_like(a) if whole is None else whole
+                whole[where] = g
+        return a if whole is None else SLOPE[self.activation](whole, a)
 
 
 def has_bfloat16(device: torch.device) -> bool:
