@@ -14,16 +14,16 @@ BUFFERS, WEIGHTS = 2**29, 2**29
 """Bytes that all buffers, and one layer's transformed weights, may take; in learning, which needs memory of its own,
 weights half of that. More chains than fit go through in blocks."""
 FLOP, BYTE, CALL, ITEM = 7e-12, 6e-11, 2e-5, (1e-7, 2e-6)
-"""Seconds of a multiplication or addition in a product, of a byte that comes from memory or goes there, of a call, and of
-each product of a batch, in one piece of memory or not: about 140 GFLOP/s, 17 GB/s, 20, 0.1 and 2 microseconds, as one
-thread of a server has them. Only their ratios matter."""
+"""Seconds of a multiplication or addition in a product, of a byte that comes from memory or goes there, of a call, and
+of each product of a batch, in one piece of memory or not: about 140 GFLOP/s, 17 GB/s, 20, 0.1 and 2 microseconds, as
+one thread of a server has them. Only their ratios matter."""
 BFLOAT16 = 6.0  #: So many times faster are products of bfloat16 numbers
 LANES, ROWS = 16, 16
 """Kernels compute so many channels at a time, be there fewer or not; a product takes the time of so many more rows."""
 DOUBT = 0.8  #: An algorithm must count at most this share of the direct convolution: counts err
 WORTH, SMALL = 0.02, 0.002
-"""Convolutions that take fewer seconds in all steps are left to PyTorch as they are; those that take fewer seconds in one
-gradient, too, if less than a quarter of it are products."""
+"""Convolutions that take fewer seconds in all steps are left to PyTorch as they are; so are those that take fewer
+seconds in one gradient, if less than a quarter of it are products."""
 
 
 def taps(conv: SameConv3d) -> slice:

@@ -30,7 +30,7 @@ def sound(channels: int, taps: int, dtype: torch.dtype) -> int:
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None = None, padding: tuple[int, ...] = (0, 0, 0)) -> Tensor:
-    """`conv3d`; of single float32 chains, or with single taps, by oneDNN, where PyTorch takes slower ways of its own."""
+    """`conv3d`; of single chains or with single taps by oneDNN, where PyTorch takes slower ways of its own."""
     slow = x.device.type == "cpu" and x.dtype == torch.float32 and (len(x) == 1 or weight[0, 0].numel() == 1)
     if slow and torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled:
         result: Tensor = torch.ops.aten.mkldnn_convolution(x, weight, bias, padding, [1] * 3, [1] * 3, 1)
