@@ -16,6 +16,7 @@ from torch import nn
 import dnet_lib
 from dnet_lib import Architecture, DescriptorNet, Run, presets, starts
 from dnet_lib.energy import COMPACT_LAYERS
+from dnet_lib.fast import FrozenNet
 
 STEP_SIZE = 0.01
 LEARNING = {  # a preset, its learning, and how many chains
@@ -47,6 +48,12 @@ def chain(net: list, chains: int, steps: int, **options: Any) -> Callable[[], ob
     """Steps of `sample`."""
     made, y = network(*net), shapes(net[1], chains)
     return lambda: dnet_lib.sample(y, made, num_steps=steps, step_size=STEP_SIZE, **options)
+
+
+def gradient(net: list, chains: int, **options: Any) -> Callable[[], object]:
+    """One energy and its gradient, frozen."""
+    frozen, y = FrozenNet(network(*net), num_chains=chains, **options), shapes(net[1], chains)
+    return lambda: frozen.energy_and_gradient(y)
 
 
 def module(chains: int, steps: int) -> Callable[[], object]:

@@ -18,11 +18,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from calls import LEARNING, STEP_SIZE, chain, lesson, module, network, shapes
+from calls import LEARNING, STEP_SIZE, chain, gradient, lesson, module, network, shapes
 from torch import nn
 
 import dnet_lib
 from dnet_lib import DescriptorNet
+from dnet_lib.energy import energy_and_gradient
 from dnet_lib.fast import FrozenNet, has_bfloat16
 from dnet_lib.fast.convolutions import Separable
 
@@ -106,6 +107,25 @@ def test_networks_that_ship_and_the_papers(compare, threads, before, kind, side,
     if kind == "paper":  # plain PyTorch under autocast takes ten seconds a step there
         calls.pop("plain, autocast", None)
     compare({"name": f"{kind} {side}^3", "chains": chains}, calls, rounds=3, per=per)
+
+
+@pytest.mark.parametrize(("side", "chains"), [(16, 32), (32, 16), (64, 4)])
+def test_one_energy_and_gradient(compare, threads, before, side, chains):
+    """What a step is made of, without its noise and its share of the set-up."""
+    threads(1)
+    net, y = ("compact", side), shapes(side, chains)
+    plain = network(*net).requires_grad_(False)
+
+    def autocast():
+        with torch.autocast("cpu", torch.bfloat16):
+            return energy_and_gradient(y, plain)
+
+    calls: dict[str, Callable[[], object]] = {"plain": lambda: energy_and_gradient(y, plain)}
+    calls |= {"plain, autocast": autocast} if has_bfloat16(CPU) else {}
+    calls |= {"before": before("gradient", net, chains)} if before is not None else {}
+    calls |= {"ours": gradient(net, chains)}
+    calls |= {"bfloat16": gradient(net, chains, precision="bfloat16")} if has_bfloat16(CPU) else {}
+    compare({"name": f"compact {side}^3, one gradient", "chains": chains}, calls, rounds=15)
 
 
 def test_the_papers_network_on_a_large_grid(compare, threads, before):
