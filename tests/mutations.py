@@ -120,11 +120,22 @@ dnet_lib/fast/frozen.py test_samplers test_fast
         return self.net.bounds
         return None
     frozen: stale weights
-        layer.load(conv)
-        hasattr(layer, "bias") or layer.load(conv)
+        layer.load(conv.weight
+        hasattr(layer, "bias") or layer.load(conv.weight
     frozen: sign of eq. (8)
         up = -(w + p
         up = (w + p
+    frozen: taps that meet no voxel, cut one short
+        met = taps(conv)
+        met = slice(taps(conv).start, max(1, taps(conv).stop - 1))
+
+dnet_lib/fast/convolutions.py test_fast test_precision
+    Toom-Cook on two axes: the first tap forgets what it leaves
+        self.v[..., self.rows :, :] = 0
+        pass
+    a tile begins one output too late
+        first = tile * choice.m
+        first = tile * (choice.m + 1)
 
 dnet_lib/fast/direct.py test_fast test_precision
     bfloat16: sums of groups rounded
