@@ -30,7 +30,7 @@ from dnet_lib import (
 )
 from dnet_lib.energy import energy_and_gradient
 from dnet_lib.errors import StaleError
-from dnet_lib.fast import FrozenNet, freeze, geometry, plan
+from dnet_lib.fast import FrozenNet, freeze, geometry
 from dnet_lib.fast import count as count_room
 from dnet_lib.fast import frozen as frozen_room
 from dnet_lib.fast.convolutions import AXES, METHODS, Choice, Geometry, Separable, candidates
@@ -155,10 +155,10 @@ CHOICES = [Choice("DFT", 6), Choice("Toom-Cook", 3)]
 def test_any_number_of_chains_in_blocks(monkeypatch):
     net, y = network(SMALL), torch.randn(13, 1, 12, 12, 12)
     whole = FrozenNet(net, num_chains=13, choices=CHOICES)
-    plan.cache_clear()
+    count_room.at_once.cache_clear()
     monkeypatch.setattr(count_room, "BUFFERS", 2**19)
     blocks = FrozenNet(net, num_chains=13, choices=CHOICES)
-    plan.cache_clear()
+    count_room.at_once.cache_clear()
     assert 1 <= blocks.block < 13 <= whole.block
     for got, wanted in zip(blocks.energy_and_gradient(y), whole.energy_and_gradient(y), strict=True):
         torch.testing.assert_close(got, wanted)
@@ -231,7 +231,13 @@ def test_sample_takes_it_by_itself_and_agrees(metropolis, projected, monkeypatch
     net = network(Architecture(32, ((32, 16, 3), (20, 6, 2)), activation="silu"))
     y = 0.5 * torch.randn(3, 1, 32, 32, 32, generator=seeded(1))
     made = []
-    monkeypatch.setattr(frozen_room, "FrozenNet", lambda *a, **k: made.append(FrozenNet(*a, **k)) or made[-1])
+
+    class Counted(FrozenNet):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            made.append(self)
+
+    monkeypatch.setattr(frozen_room, "FrozenNet", Counted)
     options = {
         "num_steps": 12,
         "step_size": 0.01,
@@ -393,6 +399,70 @@ def test_the_count_prefers_what_is_known_to_be_fast():
     tiny = FrozenNet(DescriptorNet(Architecture(8, ((4, 1, 1), (4, 3, 2)))), num_chains=1)
     assert "direct" in tiny.describe().splitlines()[0]
     assert candidates(Geometry(8, 1, 8, 4, 1, 1, 0)) == [Choice()], "nothing is gained on one tap"
+
+
+def test_a_view_that_is_refreshed_follows_weights_that_moved_unseen():
+    """A fused optimizer does not tell that it changed the weights; `learn` refreshes at every iteration."""
+    net, y = network(SMALL), torch.randn(3, 1, 12, 12, 12, generator=seeded(0))
+    frozen = FrozenNet(net, num_chains=3)
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.1, fused=True)
+    for p in net.parameters():
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    torch.testing.assert_close(frozen.refresh().energy(y), net.energy(y).detach(), rtol=1e-4, atol=1e-2)
+
+
+def test_weights_that_come_to_lie_where_others_lay_are_no_others():
+    net, y = network(SMALL), torch.randn(3, 1, 12, 12, 12)
+    for _ in range(20):
+        net.layers[1].weight = torch.nn.Parameter(torch.randn_like(net.layers[1].weight))
+        frozen = FrozenNet(net, num_chains=3)
+        for _ in range(2):
+            net.layers[1].weight = torch.nn.Parameter(torch.randn_like(net.layers[1].weight))
+        with pytest.raises(StaleError):
+            frozen.energy(y)
+
+
+def test_float32_under_autocast_and_with_other_defaults():
+    net, y = network(SMALL), 9 * torch.randn(3, 1, 12, 12, 12)
+    frozen = FrozenNet(net, num_chains=3)
+    wanted = frozen.energy_and_gradient(y)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(frozen.energy(y), wanted) and torch.equal(frozen(y), wanted)
+    _, exact = FrozenNet(net, num_chains=3).learning_gradient(y, torch.ones(3), torch.zeros(3))
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        _, ours = FrozenNet(net, num_chains=3).learning_gradient(y, torch.ones(3), torch.zeros(3))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(torch.equal(ours[name], gradient) for name, gradient in exact.items())
+    with torch.device("meta"):
+        FrozenNet(net, num_chains=3, choices=CHOICES)
+
+
+def test_what_a_view_cannot_be_asked():
+    net, y = network(SMALL), torch.randn(4, 1, 12, 12, 12)
+    frozen, ones = FrozenNet(net, num_chains=4), torch.ones(4)
+    for bad in (y[0, 0, 0], y.tolist(), y.double()):
+        with pytest.raises(ShapeError, match=r"float32 .*\(N, 1, 12, 12, 12\)"):
+            frozen.energy(bad)
+    for weight, penalty in ((ones[:1], ones), (ones, ones[:1])):
+        with pytest.raises(ShapeError, match="each of 4 shapes"):
+            frozen.learning_gradient(y, weight, penalty)
+    for choices in ([], [Choice()] * 3, [Choice("FFT", 4), Choice()], [Choice("Toom-Cook", 0), Choice()]):
+        with pytest.raises(ValueError, match=r"one a convolution|not among this convolution's choices"):
+            FrozenNet(net, num_chains=4, choices=choices)
+    for fast in (0, 1, "yes"):
+        with pytest.raises(ValueError, match="fast is True, False or None"):
+            freeze(net, y, num_steps=20, fast=fast)
+    assert freeze(frozen, y, num_steps=20, fast=True) is frozen, "it is frozen already"
+    hooked(net)
+    for other in (net, torch.nn.Linear(2, 2)):
+        with pytest.raises(ShapeError, match="FrozenNet needs a DescriptorNet as it is"):
+            FrozenNet(other, num_chains=4)
+    with pytest.raises(ShapeError, match="only a float32 network"):
+        net.double()
+        frozen.refresh()
 
 
 def test_any_device():

@@ -72,10 +72,11 @@ class Choice:
 def toom_cook(m: int, q: int, axis: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     """A, G, B at the points 0, 1, -1, 2, -2, 1/2, -1/2 and infinity, as many as needed (m + q <= 9)."""
     n = m + q - 1
-    points = torch.tensor([0, 1, -1, 2, -2, 0.5, -0.5], dtype=torch.float64)[: n - 1]
+    points = torch.tensor([0, 1, -1, 2, -2, 0.5, -0.5], dtype=torch.float64, device="cpu")[: n - 1]
 
     def values(k: int) -> Tensor:  # of the k lowest monomials, at the points and at infinity
-        return torch.cat([points[:, None] ** torch.arange(k), torch.eye(k, dtype=torch.float64)[-1:]])
+        powers = torch.arange(k, device="cpu")
+        return torch.cat([points[:, None] ** powers, torch.eye(k, dtype=torch.float64, device="cpu")[-1:]])
 
     b = torch.linalg.inv(values(n)).T
     size = b.norm(dim=1, keepdim=True)
@@ -85,8 +86,8 @@ def toom_cook(m: int, q: int, axis: int = 0) -> tuple[Tensor, Tensor, Tensor]:
 def dft(m: int, q: int, axis: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     """A, G, B by a cyclic DFT of length m + q - 1. Along axis 0 signals are real: half the frequencies are kept."""
     n = m + q - 1
-    f = torch.arange(n // 2 + 1 if axis == 0 else n, dtype=torch.float64)
-    turn = torch.exp(2j * math.pi * f[:, None] * torch.arange(n) / n)
+    f = torch.arange(n // 2 + 1 if axis == 0 else n, dtype=torch.float64, device="cpu")
+    turn = torch.exp(2j * math.pi * f[:, None] * torch.arange(n, device="cpu") / n)
     twice = torch.where((f == 0) | (2 * f == n) | (axis > 0), 1.0, 2.0)
     return (turn[:, :m] * twice[:, None] / n).T, turn[:, :q], turn.conj()
 

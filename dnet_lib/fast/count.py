@@ -88,31 +88,36 @@ def plan(
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
     learning: bool = False,
-) -> tuple[tuple[Choice, ...], int]:
-    """The cheapest choice for each convolution, and how many chains go through at once.
-
-    What is counted holds for CPUs; elsewhere all are direct.
-    """
-    block, room, choices = min(chains, 32), 0, list[Choice]()
+) -> tuple[Choice, ...]:
+    """The cheapest choice for each convolution. What is counted holds for CPUs; elsewhere all are direct."""
+    block, choices = min(chains, 32), list[Choice]()
     for g in geometries:
         counts = {Choice(): DOUBT * cost(g, Choice(), block, num_steps, dtype)}
         for choice in candidates(g, dtype)[1:] if device == "cpu" else []:
             if 4 * Separable(g, choice, "meta").num_weights <= WEIGHTS >> learning:
                 counts[choice] = cost(g, choice, block, num_steps, dtype)
         choices.append(min(counts, key=counts.__getitem__))
-        layer = make(g, choices[-1], "meta")
+    return tuple(choices)
+
+
+@lru_cache(maxsize=256)
+def at_once(geometries: tuple[Geometry, ...], choices: tuple[Choice, ...], chains: int) -> int:
+    """How many chains go through at once, so that the buffers have room."""
+    room = 0
+    for g, choice in zip(geometries, choices, strict=True):
+        layer = make(g, choice, "meta")
         layer.begin(1)
-        stores = (layer.storage, layer.scratch) if isinstance(layer, Separable) else ()
-        kept = sum(buffer.numel() for store in stores for buffer in store.values())
-        room += 4 * (kept or 3 * (g.in_channels * g.side**3 + g.channels * g.out**3))
-    return tuple(choices), min(chains, max(1, BUFFERS // room))
+        if isinstance(layer, Direct):  # the samples, those of the gradient, and the outputs, which are PyTorch's
+            room += 4 * (2 * sum(x.numel() for x in layer.inputs) + 3 * g.channels * g.out**3)
+        else:
+            room += 4 * sum(buffer.numel() for store in (layer.storage, layer.scratch) for buffer in store.values())
+    return min(chains, max(1, BUFFERS // room))
 
 
 def worth(geometries: tuple[Geometry, ...], chains: int, num_steps: int) -> bool:
     """Whether there is enough to compute in `num_steps` gradients that freezing pays."""
     block = min(chains, 32)
-    choices, _ = plan(geometries, chains, num_steps)
-    each = zip(geometries, choices, strict=True)
+    each = zip(geometries, plan(geometries, chains, num_steps), strict=True)
     once = sum(cost(g, choice, block, num_steps) for g, choice in each) * chains / block
     products = sum(g.in_channels * g.kernel**3 * g.channels * g.out**3 for g in geometries) * chains
     return num_steps * once > WORTH and (once > SMALL or 4 * 4 * FLOP * products > once)

@@ -79,7 +79,7 @@ class Group:
 
 
 class Direct:
-    """One convolution. Maps are (X, Y, Z, chains, channels), with any strides; sums are float32 in both precisions."""
+    """One convolution. Maps are (X, Y, Z, chains, channels), with any strides; groups are summed in float32."""
 
     choice = Choice()
 
@@ -148,7 +148,9 @@ class Direct:
     def weight_gradient(self, da: Tensor) -> Tensor:
         """The gradient with respect to the weights; after `forward`."""
         g, da = self.g, self._last(da.permute(3, 4, 0, 1, 2))
-        total = torch.zeros(g.channels, *[g.stride] * 3, g.in_channels, *[g.taps] * 3, device=self.device)
+        total = torch.zeros(
+            g.channels, *[g.stride] * 3, g.in_channels, *[g.taps] * 3, dtype=torch.float32, device=self.device
+        )
         ones, zeros, which, backward = [1] * 3, [0] * 3, (False, True, False), torch.ops.aten.convolution_backward
         for group, x, weight in zip(self.groups, self.inputs, self.weights, strict=True):
             _, dw, _ = backward(da, x, weight, None, ones, zeros, ones, False, zeros, 1, which)

@@ -23,12 +23,13 @@ from torch.nn.utils.parametrize import is_parametrized
 from dnet_lib.checks import check_whole
 from dnet_lib.energy import DescriptorNet, Energy
 from dnet_lib.errors import ShapeError, StaleError
-from dnet_lib.fast.convolutions import Choice, Piece, Separable
-from dnet_lib.fast.count import cost, geometry, make, plan, taps, worth
+from dnet_lib.fast.convolutions import Choice, Piece, Separable, candidates
+from dnet_lib.fast.count import at_once, cost, geometry, make, plan, taps, worth
 
 P = ParamSpec("P")
 R = TypeVar("R")
 aten = torch.ops.aten
+NOT_PLAIN = "{} needs a DescriptorNet as it is (no hooks, no parametrizations), not this {}"
 FEW_STEPS = 4  #: Fewer steps do not pay for a transform of the weights
 PRECISIONS = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16}
 """What the products of convolutions may be made of, and the type of the numbers they are made from."""
@@ -80,7 +81,8 @@ class FrozenNet:
     learning    whether the weights' gradients will be asked for, too: transformed weights then take less memory
 
     An energy like any other for `langevin` and `sample`. Once the network's weights have changed, everything but
-    `refresh` raises `StaleError`. (PyTorch counts changes in place; those made through `.data` go unseen.)
+    `refresh` raises `StaleError`. (PyTorch counts changes in place; those made through `.data` or NumPy, or by a fused
+    optimizer, go unseen: call `refresh` after them, as `learn` does.)
     """
 
     def __init__(
@@ -93,15 +95,22 @@ class FrozenNet:
         precision: str = "float32",
         learning: bool = False,
     ):
-        if any(p.dtype != torch.float32 for p in net.parameters()):
-            raise ShapeError("only a float32 network can be frozen: use the network itself, or net.float()")
+        if not is_plain(net):
+            raise ShapeError(NOT_PLAIN.format("FrozenNet", type(net).__name__))
         num_chains = check_whole(num_chains, "num_chains", 1)
         device, self.net, self.num_steps = net.device, net, check_whole(num_steps, "num_steps", 1)
         self.precision = supported(precision, device)
         geometries, dtype = tuple(map(geometry, net.convolutions)), PRECISIONS[self.precision]
-        planned, self.block = plan(geometries, num_chains, num_steps, dtype, device.type, learning)
+        if choices is None:
+            choices = plan(geometries, num_chains, num_steps, dtype, device.type, learning)
+        if len(choices) != len(geometries):
+            raise ValueError(f"choices are one a convolution, {len(geometries)}, not {len(choices)}")
+        for g, choice in zip(geometries, choices, strict=True):
+            if choice not in (possible := candidates(g)):
+                raise ValueError(f"{choice} is not among this convolution's choices: {', '.join(map(str, possible))}")
+        self.block = at_once(geometries, tuple(choices), num_chains)
         self.scratch = dict[str, Tensor]()  # of all layers in turn
-        chosen = zip(geometries, choices or planned, strict=True)
+        chosen = zip(geometries, choices, strict=True)
         self.layers = [make(g, choice, device, dtype, self.scratch) for g, choice in chosen]
         self.activation, self.lock = net.architecture.activation, RLock()
         # glibc hands freed memory back to the system, to be fetched anew page by page at the next step, unless it has
@@ -140,14 +149,16 @@ class FrozenNet:
 
     @_alone
     def refresh(self) -> "FrozenNet":
-        """Transform the weights as they are now; nothing is done when they have not changed."""
-        if getattr(self, "versions", None) != self._versions():
-            for layer, conv in zip(self.layers, self.net.convolutions, strict=True):
-                met = taps(conv)
-                layer.load(conv.weight.detach()[:, :, met, met, met], conv.bias.detach())
-            g = self.layers[-1].g
-            self.dense = self.net.dense.weight.detach().view(g.channels, *[g.out] * 3).permute(1, 2, 3, 0).contiguous()
-            self.versions = self._versions()
+        """Transform the weights as they are now."""
+        if any(p.dtype != torch.float32 for p in self.net.parameters()):
+            raise ShapeError("only a float32 network can be frozen: use the network itself, or net.float()")
+        for layer, conv in zip(self.layers, self.net.convolutions, strict=True):
+            met = taps(conv)
+            layer.load(conv.weight.detach()[:, :, met, met, met], conv.bias.detach())
+        g = self.layers[-1].g
+        self.dense = self.net.dense.weight.detach().view(g.channels, *[g.out] * 3).permute(1, 2, 3, 0).contiguous()
+        self.held = [p.detach() for p in self.net.parameters()]  # so that no other weights can come to lie there
+        self.versions = self._versions()
         return self
 
     def _versions(self) -> list[tuple[int, int]]:
@@ -158,9 +169,11 @@ class FrozenNet:
         """f(Y; theta) of eq. (2): (N, 1, R, R, R), centred -> (N,)."""
         return torch.cat([self._forward(part)[0] for part in self._blocks(y)])
 
+    @_alone
     def energy(self, y: Tensor) -> Tensor:
         """E(Y; theta) of eq. (3): (N, 1, R, R, R), centred -> (N,). No graph: for autograd there is the network."""
-        return self._reference(y.detach()) - self.score(y)
+        score = self.score(y)
+        return self._reference(y.detach()) - score
 
     __call__ = energy
 
@@ -188,6 +201,9 @@ class FrozenNet:
     @_alone
     def learning_gradient(self, y: Tensor, weight: Tensor, penalty: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """E(Y) (N,) and, by parameter name, the gradient of sum_i weight_i E_i + penalty_i E_i^2 / 2."""
+        for name, given in (("weight", weight), ("penalty", penalty)):
+            if given.shape != y.shape[:1]:
+                raise ShapeError(f"{name} has one number for each of {len(y)} shapes, not {tuple(given.shape)}")
         total = {name: torch.zeros_like(p) for name, p in self.net.named_parameters()}
         energies: list[Tensor] = []
         for part, w, p in zip(self._blocks(y), *(t.chunk(self._num_blocks(y)) for t in (weight, penalty)), strict=True):
@@ -210,6 +226,8 @@ class FrozenNet:
 
     def _blocks(self, y: Tensor) -> Sequence[Tensor]:
         r = self.net.architecture.resolution
+        if not isinstance(y, Tensor):
+            raise ShapeError(f"this network takes a float32 tensor (N, 1, {r}, {r}, {r}), not a {type(y).__name__}")
         if y.ndim != 5 or tuple(y.shape[1:]) != (1, r, r, r) or y.dtype != torch.float32 or not len(y):
             raise ShapeError(f"this network takes float32 (N, 1, {r}, {r}, {r}), not {y.dtype} {tuple(y.shape)}")
         if self.versions != self._versions():
@@ -266,6 +284,8 @@ def has_bfloat16(device: torch.device) -> bool:
 
 def check_precision(precision: str, fast: bool | None = None) -> str:
     """Return `precision` if it is one that `fast` allows, else raise ValueError."""
+    if fast is not None and not isinstance(fast, bool):
+        raise ValueError(f"fast is True, False or None, not {fast!r}")
     if not isinstance(precision, str) or precision not in PRECISIONS:
         raise ValueError(f"precision is one of {', '.join(PRECISIONS)}, not {precision!r}")
     if precision != "float32" and fast is False:
@@ -310,20 +330,21 @@ def freeze(
     is enough to compute; `fast=True` freezes always and raises `ShapeError` where that is impossible, `fast=False`
     never.
 
-    `precision="bfloat16"` makes the products of the convolutions, forward and back, of bfloat16 numbers (8 bits of
-    mantissa), everywhere else float32 stays: about twice to four times as fast where the processor or GPU has units for
-    it; where it has not, a warning says so and float32 is taken. `"tf32"` does the like on NVIDIA's GPUs. Both need a
-    network that can be frozen. `learning` keeps the view small enough to learn with it, as `learn` does.
+    `precision="bfloat16"` keeps the network's maps and makes the products of its convolutions, forward and back, in
+    bfloat16 numbers (8 bits of mantissa); sums within a product, chains, energies and weights stay float32. Compact
+    networks become more than twice as fast again where the processor or GPU has units for it, the paper's one and a
+    half times; where there are none, a warning says so and float32 is taken. `"tf32"` does the like on NVIDIA's GPUs.
+    Both need a network that can be frozen. `learning` keeps the view small enough to learn with it, as `learn` does.
     """
-    if fast not in (None, True, False):
-        raise ValueError(f"fast is True, False or None, not {fast!r}")
     check_precision(precision, fast)
+    if isinstance(energy, FrozenNet) and precision in ("float32", energy.precision):
+        return energy
     asked = fast is True or precision != "float32"
     if not asked and (fast is False or not is_plain(energy) or num_steps < FEW_STEPS):
         return energy
     if not isinstance(energy, DescriptorNet) or not is_plain(energy):
         kind, option = type(energy).__name__, "fast=True" if fast else f"precision={precision!r}"
-        raise ShapeError(f"{option} needs a DescriptorNet as it is (no hooks, no parametrizations), not this {kind}")
+        raise ShapeError(NOT_PLAIN.format(option, kind))
     if not asked and (y.device.type != "cpu" or {y.dtype, *(p.dtype for p in energy.parameters())} != {torch.float32}):
         return energy
     if not asked and not worth(tuple(map(geometry, energy.convolutions)), len(y), num_steps):
