@@ -52,9 +52,9 @@ test: $(STAMP)           ## everything: style, types, library, chapters, the bui
 references: $(STAMP)     ## execute the chapters at smoke scale anew and store what nbval and the key numbers compare with
 	OMP_NUM_THREADS=1 $(PYTHON) tests/chapters/make_references.py
 
-benchmarks: $(STAMP)     ## measure, ratios first
+benchmarks: $(STAMP)     ## measure, ratios first; KEEP=--keep writes the book's table
 	$(PYTHON) -m pip install --quiet --disable-pip-version-check --editable ".[benchmarks]"
-	$(PYTHON) -m pytest tests/benchmarks --benchmark-only
+	$(PYTHON) -m pytest tests/benchmarks --benchmark-only $(KEEP)
 
 clean:
 	rm -rf .venv build dist _build *.egg-info

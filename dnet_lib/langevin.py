@@ -30,7 +30,10 @@ Generators = torch.Generator | Sequence[torch.Generator] | Rows | None
 """Where noise comes from: one generator for the batch, or one a chain (then no chain depends on its neighbours)."""
 
 
-EXACT = "Metropolis-Hastings compares energies, which must not be rounded: give precision='float32'"
+EXACT = (
+    "Metropolis-Hastings compares energies, which must not be rounded (a view of your own freeze anew): "
+    "give precision='float32'"
+)
 
 
 class StepInfo(NamedTuple):

@@ -53,7 +53,9 @@ class Settings:
     energy_penalty: float = 0.0  #: Weight of mean E^2, which holds the energies' level where no Gaussian reference does
     fast: bool | None = None
     """Whether chains and gradients take the frozen-weight path, `dnet_lib.fast`; None: where it pays."""
-    precision: str = "float32"  #: Of the convolutions' products: "float32", or "bfloat16", as explained in `freeze`.
+    precision: str = "float32"
+    """Of the convolutions' products: "float32", "bfloat16", or "tf32", as explained in `freeze`. Only in the same one a
+    run goes on bit for bit."""
 
     def __post_init__(self) -> None:
         checked: dict[str, Any] = {

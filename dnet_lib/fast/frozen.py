@@ -332,12 +332,15 @@ def freeze(
 
     `precision="bfloat16"` keeps the network's maps and makes the products of its convolutions, forward and back, in
     bfloat16 numbers (8 bits of mantissa); sums within a product, chains, energies and weights stay float32. Compact
-    networks become more than twice as fast again where the processor or GPU has units for it, the paper's one and a
-    half times; where there are none, a warning says so and float32 is taken. `"tf32"` does the like on NVIDIA's GPUs.
-    Both need a network that can be frozen. `learning` keeps the view small enough to learn with it, as `learn` does.
+    networks become more than twice as fast again where the processor has units for it, the paper's one and a half
+    times; where there are none, a warning says so and float32 is taken. `"tf32"` does the like on NVIDIA's GPUs. Both
+    freeze always, and need a network that can be; a view that is frozen already keeps its precision. `learning` keeps
+    the view small enough to learn with it, as `learn` does.
     """
     check_precision(precision, fast)
-    if isinstance(energy, FrozenNet) and precision in ("float32", energy.precision):
+    if isinstance(energy, FrozenNet):
+        if precision not in ("float32", energy.precision):
+            raise ShapeError(f"this view was frozen in {energy.precision}: freeze the network in {precision} instead")
         return energy
     asked = fast is True or precision != "float32"
     if not asked and (fast is False or not is_plain(energy) or num_steps < FEW_STEPS):
