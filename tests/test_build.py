@@ -55,9 +55,10 @@ class Book:
         return execute.execute(*self.places)
 
     def start(self) -> subprocess.Popen:
-        """The same in a process of its own."""
+        """The same in a process of its own, which hears Ctrl-C even where the tests run in the background."""
         paths = ", ".join(f"Path({str(place)!r})" for place in self.places)
-        code = f"import sys; from pathlib import Path; import execute; sys.exit(len(execute.execute({paths})))"
+        code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        code += f"from pathlib import Path; import execute; sys.exit(len(execute.execute({paths})))"
         env = {**os.environ, "PYTHONPATH": str(ROOT / "book")}
         return subprocess.Popen([sys.executable, "-c", code], env=env, stderr=subprocess.PIPE, text=True)
 
