@@ -64,10 +64,8 @@ def cost(g: Geometry, choice: Choice, chains: int, num_steps: int, dtype: torch.
         return 2 * flop * products + BYTE * (24 * inputs + 24 * outputs) + CALL * calls
     layer.begin(chains)
     once: float = 2 * flop * layer.num_weights * (layer.c * layer.rows + ROWS)
-    once += (
-        4 * BYTE * layer.num_weights
-        + (2 * CALL + ITEM[choice.axes < 3] * math.prod(layer.points)) * layer.parts * layer.taps
-    )
+    once += 4 * BYTE * layer.num_weights
+    once += (2 * CALL + ITEM[choice.axes < 3] * math.prod(layer.points)) * layer.parts * layer.taps
     once += 2 * BYTE * sum(x.numel() + 2 * layer.sums.numel() for some in layer.operands for x in some)  # half cached
     if layer.c == 2:
         once += 8 * BYTE * layer.gathered.numel()

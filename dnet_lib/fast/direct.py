@@ -130,9 +130,7 @@ class Direct:
         da = da.permute(3, 4, 0, 1, 2)
         for part, weight in zip(self.parts, self.reversed, strict=True):
             samples = self._last(da, part.taps[2])
-            if self.g.out == 1 or self.g.out < max(
-                part.taps
-            ):  # there PyTorch's bfloat16 kernels read past what they pad themselves
+            if self.g.out < max(2, *part.taps):  # there bfloat16 kernels read past what they pad themselves
                 around = [pad for pad in reversed(part.pads) for _ in (0, 1)]
                 dx = convolve(F.pad(samples, around).contiguous(memory_format=LAST), weight)
             else:
